@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+# Parts from others. xxHash and jansson are required; the rest is looked for and reported in
+# gw_config.h, where a room asks `#if GW_HAVE_...` before it relies on one.
+find_package(PkgConfig REQUIRED)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+# gw_part(name module): imported target gw::name from pkg-config, or stop.
+function(gw_part name module)
+  pkg_check_modules(${name} REQUIRED IMPORTED_TARGET GLOBAL ${module})
+  add_library(gw::${name} ALIAS PkgConfig::${name})
+endfunction()
+
+gw_part(xxhash libxxhash)
+gw_part(jansson jansson)
+
+# gw_optional(NAME module): GW_HAVE_NAME and GW_VERSION_NAME.
+macro(gw_optional name module)
+  pkg_check_modules(GW_${name} QUIET IMPORTED_TARGET ${module})
+  if(GW_${name}_FOUND)
+    set(GW_HAVE_${name} 1)
+    message(STATUS "${module}: ${GW_${name}_VERSION}")
+  else()
+    set(GW_HAVE_${name} 0)
+    set(GW_${name}_VERSION "")
+    message(STATUS "${module}: absent")
+  endif()
+endmacro()
+
+gw_optional(IBVERBS libibverbs)
+gw_optional(RDMACM librdmacm)
+gw_optional(LIBFABRIC libfabric)
+gw_optional(LIBURING liburing)
+gw_optional(OPENSSL openssl)
+gw_optional(ZSTD libzstd)
+gw_optional(LZ4 liblz4)
+
+configure_file(${PROJECT_SOURCE_DIR}/cmake/gw_config.h.in ${GODWIT_GENERATED}/gw_config.h @ONLY)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+# perf/<name>.c becomes perf-<name>, with perf/bench.c in each. gw_commit.h says which commit was
+# measured; it is looked up by every build and written only when it changed.
+add_custom_target(gw_commit
+  COMMAND ${CMAKE_COMMAND} -DSOURCE=${PROJECT_SOURCE_DIR} -DOUTPUT=${GODWIT_GENERATED}/gw_commit.h
+          -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake
+  BYPRODUCTS ${GODWIT_GENERATED}/gw_commit.h
+  COMMENT "" VERBATIM)
+
+set(bench_helper ${PROJECT_SOURCE_DIR}/perf/bench.c)
+gw_glob(perf_sources perf/*.c)
+if(EXISTS ${bench_helper})
+  list(REMOVE_ITEM perf_sources ${bench_helper})
+  add_library(gw_bench OBJECT ${bench_helper})
+  gw_compile(gw_bench)
+  add_dependencies(gw_bench gw_commit)
+endif()
+
+foreach(source IN LISTS perf_sources)
+  cmake_path(GET source STEM name)
+  string(REGEX REPLACE "^bench_" "" name ${name})
+  add_executable(perf-${name} ${source})
+  gw_compile(perf-${name})
+  add_dependencies(perf-${name} gw_commit)
+  if(TARGET gw_bench)
+    target_sources(perf-${name} PRIVATE $<TARGET_OBJECTS:gw_bench>)
+  endif()
+  target_link_libraries(perf-${name} PRIVATE godwit_static gw::jansson gw::link_options m)
+endforeach()
