@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash disable=SC2034
+#
+# lib-rig.sh - Debian's own kernel in an emulated machine; sourced by soft-roce and linux-ram.
+#
+# The kernel package is downloaded and unpacked, never installed, into a cache that holds
+# vmlinux and base.cpio (static busybox and the modules). A run adds a second, small archive
+# with its own /init: the kernel unpacks both, so nothing cached goes stale when a script
+# changes. Delete the cache to get a newer kernel. Nothing here needs root or /dev/kvm.
+
+rig_lib=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+rig_name=$(basename "$0")
+rig_cache=${XDG_CACHE_HOME:-$HOME/.cache}/godwit/soft-roce
+
+# In loading order where it matters: rxe refuses to start without a crc32 provider.
+rig_modules=(virtio_pci virtio_console 9pnet_virtio 9p overlay
+    virtio_net crc32_generic crc32-pclmul rdma_rxe rdma_cm rdma_ucm ib_uverbs
+    veth dummy sch_netem tls kvm_amd)
+
+# Machine flags both scripts share. tb-size: room for translated code, in MiB.
+rig_qemu=(qemu-system-x86_64 -nodefaults -display none -monitor none -no-reboot
+    -accel "tcg,thread=multi,tb-size=512" -cpu max -smp 2)
+rig_cmdline="console=ttyS0 quiet panic=-1 nokaslr mitigations=off"
+
+rig_die() { # STATUS SENTENCE...
+    local status=$1
+    shift
+    printf '%s: %s\n' "$rig_name" "$*" >&2
+    exit "$status"
+}
+
+# Exits 2, with the line that mends it, unless every package of packages-rig is there.
+rig_need_packages() {
+    local package _ missing=()
+    PATH=$PATH:/usr/sbin:/sbin
+    type apt-get dpkg-query >/dev/null 2>&1 ||
+        rig_die 2 "needs Debian's apt-get and dpkg: the machine runs Debian's kernel"
+    while read -r package _; do
+        case $package in '' | '#'*) continue ;; esac
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] ||
+            missing+=("$package")
+    done <"$rig_lib/packages-rig"
+    ((${#missing[@]} == 0)) ||
+        rig_die 2 "missing: ${missing[*]}. Install with: apt-get install --no-install-recommends ${missing[*]}"
+}
+
+# Fills $rig_cache/kernel once; a second caller waits for the first.
+rig_kernel() {
+    [[ -e $rig_cache/kernel/base.cpio ]] && return
+    mkdir -p "$rig_cache"
+    (
+        flock 9
+        [[ -e $rig_cache/kernel/base.cpio ]] || rig_kernel_fetch
+    ) 9>"$rig_cache/lock"
+    [[ -e $rig_cache/kernel/base.cpio ]] || exit 2
+}
+
+rig_kernel_fetch() {
+    local package version work=$rig_cache/unpack module file log
+    package=$(apt-cache depends linux-image-amd64 2>/dev/null |
+        sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p' | head -n 1)
+    [[ $package ]] || rig_die 2 "apt-cache knows no linux-image-amd64 (run apt-get update; Debian on amd64 only)"
+    version=${package#linux-image-}
+    printf '%s: fetching %s into %s\n' "$rig_name" "$package" "$rig_cache" >&2
+    rm -rf "$work" "$rig_cache/kernel"
+    mkdir -p "$work/root/bin" "$work/root/modules"
+    log=$work/log
+    (cd "$work" && apt-get download "$package") >"$log" 2>&1 ||
+        rig_die 2 "apt-get download $package failed: $(tail -n 1 "$log")"
+    if ! dpkg -x "$work"/*.deb "$work/package" || ! depmod -b "$work/package" "$version"; then
+        rig_die 2 "cannot unpack $package"
+    fi
+
+    for module in "${rig_modules[@]}"; do
+        modprobe -d "$work/package" -S "$version" --show-depends "$module" >>"$work/insmod" 2>"$log" ||
+            rig_die 2 "$package has no module $module: $(tail -n 1 "$log")"
+    done
+    sed -n 's/^insmod \([^ ]*\).*/\1/p' "$work/insmod" | awk '!seen[$0]++' | while read -r file; do
+        cp "$file" "$work/root/modules/" && basename "$file" >>"$work/root/modules/order"
+    done
+    cp "$(type -P busybox)" "$work/root/bin/busybox"
+    mkdir "$work/kernel"
+    # Not compressed: unpacking gzip under emulation costs more than reading the file.
+    (cd "$work/root" && find . | cpio -o -H newc --quiet) >"$work/kernel/base.cpio" || exit 2
+    rig_vmlinux "$work/package/boot/vmlinuz-$version" >"$work/kernel/vmlinux" ||
+        rig_die 2 "$package: the kernel image is not xz inside a bzImage"
+    printf '%s\n' "$version" >"$work/kernel/version"
+    mv "$work/kernel" "$rig_cache/kernel" && rm -rf "$work"
+}
+
+# The ELF kernel inside a bzImage; emulated, it would take two seconds to unpack itself. The
+# offsets are those of the kernel's Documentation/arch/x86/boot.rst: setup_sects,
+# payload_offset, payload_length. The payload ends in its unpacked size, 4 bytes.
+rig_vmlinux() { # FILE
+    local file=$1 setup_sects offset bytes
+    field() { od -An -j "$1" -N "$2" -t "u$2" "$file" | tr -d ' '; }
+    setup_sects=$(field 497 1)
+    offset=$(field 584 4)
+    bytes=$(field 588 4)
+    tail -c "+$(((setup_sects + 1) * 512 + offset + 1))" "$file" | head -c "$((bytes - 4))" | xz -dc
+}
+
+# rig_initramfs OUT <INIT - the cached archive and, behind it, one with /init from stdin.
+rig_initramfs() {
+    local out=$1 work
+    work=$(mktemp -d "$(dirname "$out")/init.XXXXXX")
+    cat >"$work/init"
+    chmod 755 "$work/init"
+    cp "$rig_cache/kernel/base.cpio" "$out"
+    (cd "$work" && echo init | cpio -o -H newc --quiet) >>"$out"
+    rm -rf "$work"
+}
+
+# The first lines of every /init: busybox's commands, the kernel's file systems.
+rig_init_head() {
+    cat <<'INIT'
+#!/bin/busybox sh
+# /init of the emulated machine: process 1.
+/bin/busybox mkdir -p /proc /sys /dev /tmp /host /rig /layer /root /sbin /usr/bin /usr/sbin
+/bin/busybox --install -s
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+INIT
+}
