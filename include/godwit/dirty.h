@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* godwit/dirty.h - who says which pages were written.
+ *
+ * A dirty source reports writes of one kind of writer; what is sent is the union of all sources
+ * of a migration. The one rule: a page is re-armed before its content is read. Three ready-made
+ * sources use the kernel's page tracking (gw_dirty_open); a hypervisor brings its own
+ * (KVM dirty log, its devices' writes) as a struct gw_dirty_ops. */
+#ifndef GODWIT_DIRTY_H
+#define GODWIT_DIRTY_H
+
+#include <godwit/block.h>
+#include <godwit/log.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GW_DIRTY_PAGE_BYTES 4096u /* every bitmap counts pages of this size, whatever the block's */
+
+#define GW_DIRTY_SEES_VCPU 1u     /* stores through the block's mapping (built-in or KVM guest) */
+#define GW_DIRTY_SEES_SYSCALLS 2u /* read(2) and the like into the block's mapping */
+#define GW_DIRTY_SEES_ALIASES 4u  /* stores through other mappings of the same memory */
+#define GW_DIRTY_SEES_DMA 8u
+#define GW_DIRTY_CAN_LOSE 16u     /* may lose writes under load, and says so by -EOVERFLOW */
+
+/* All calls get the @ctx given with the table. Blocks are named by the id that
+ * gw_source_add_block() returned. */
+struct gw_dirty_ops {
+    size_t struct_bytes; /* sizeof(struct gw_dirty_ops) */
+    const char *name;    /* for logs: "pagemap-scan", "kvm-log" */
+    uint32_t flags;      /* GW_DIRTY_* */
+
+    /* Begin to track @block. When it returns, every later write will be reported by some sync.
+     * Called at each start of a migration, for each block, before anything is read. [worker] */
+    int (*start)(void *ctx, unsigned block_id, const struct gw_block_desc *block,
+                 struct gw_error *err);
+
+    /* Or into @bitmap what was written in pages [first_page, first_page + pages) since the last
+     * sync (or start), and re-arm those pages. Bit 0 of bitmap[0] is @first_page, which is a
+     * multiple of 512 within the block; so is @pages unless the block ends there. Called for
+     * disjoint ranges from several threads at once. Reporting too much is allowed. On failure the
+     * caller takes the whole range as dirty and tries once more. [worker] */
+    int (*sync)(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages, uint64_t *bitmap,
+                struct gw_error *err);
+
+    /* The guest is paused and nothing writes any more: make the next sync complete (flush rings,
+     * pull device logs). May be NULL. [worker] */
+    int (*final)(void *ctx, struct gw_error *err);
+
+    /* Stop tracking @block; always called after start, also after failures. [worker] */
+    void (*stop)(void *ctx, unsigned block_id);
+};
+
+enum gw_dirty_method {
+    GW_DIRTY_AUTO,         /* the best of the following that works here, in this order */
+    GW_DIRTY_PAGEMAP_SCAN, /* userfaultfd async write-protect + PAGEMAP_SCAN (Linux >= 6.7) */
+    GW_DIRTY_UFFD_WP,      /* userfaultfd write-protect, a fault per first write */
+    GW_DIRTY_SOFT_DIRTY,   /* clear_refs: process-wide; only one tracker per process */
+};
+
+struct gw_dirty; /* one ready-made source; serves any number of blocks of this process */
+
+/**
+ * gw_dirty_open() - a source that tracks this process's memory by a kernel mechanism.
+ * @method: GW_DIRTY_AUTO probes by behaviour (arm a page, store, look) and takes the best.
+ * @log:    told which was chosen and why better ones were not; copied; may be NULL.
+ *
+ * Return: 0 and @dirty, or -EOPNOTSUPP (err names each mechanism and why it failed, with the fix),
+ *   -EPERM (no permission for the method asked for), -ENOMEM.
+ */
+GW_API int gw_dirty_open(enum gw_dirty_method method, const struct gw_log *log,
+                         struct gw_dirty **dirty, struct gw_error *err);
+
+/** gw_dirty_kernel_ops() - the table to pass with @dirty as its ctx. Valid as long as @dirty. */
+GW_API const struct gw_dirty_ops *gw_dirty_kernel_ops(const struct gw_dirty *dirty);
+
+/** gw_dirty_method_name() - "pagemap-scan", "uffd-wp", "soft-dirty", "auto". Static storage. */
+GW_API const char *gw_dirty_method_name(enum gw_dirty_method method);
+
+/** gw_dirty_probe() - does @method work here? Return 0, or a negative errno with why and the fix. */
+GW_API int gw_dirty_probe(enum gw_dirty_method method, struct gw_error *err);
+
+/** gw_dirty_close() - after the source that used it was freed. Takes NULL. */
+GW_API void gw_dirty_close(struct gw_dirty *dirty);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
