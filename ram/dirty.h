@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* ram/dirty.h - the union of a migration's dirty sources (godwit/dirty.h), moved into the bits.
+ * These calls reach embedder callbacks marked [worker]: they run on pool threads, while the
+ * stripes' owner waits and beats. */
+#ifndef GW_RAM_DIRTY_H
+#define GW_RAM_DIRTY_H
+
+#include "ram/block.h"
+
+#include <godwit/dirty.h>
+
+#define GW_DIRTY_SOURCES_MAX 8
+
+int gw_ram_add_dirty(struct gw_ram *ram, const struct gw_dirty_ops *ops, void *ctx,
+                     struct gw_error *err);
+unsigned gw_ram_dirty_source_count(const struct gw_ram *ram);
+/* Start every source on every block; on failure those already started are stopped. */
+int gw_dirty_start(struct gw_ram *ram, struct gw_error *err);
+void gw_dirty_stop(struct gw_ram *ram); /* stops what was started; may be called twice */
+/* Tell every source that nothing writes any more. */
+int gw_dirty_final(struct gw_ram *ram, struct gw_error *err);
+/* Move what was written in @owner's stripes into their bits. @found: pages newly set (may be
+ * NULL). A source that fails: its range is set dirty whole and it is asked once more; if it fails
+ * again the error is returned (bits stay set: too much is sent, never too little). */
+int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw_error *err);
+
+#endif
