@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* control/channel.h - messages on one endpoint, control or page: byte credits, a bounded queue of
+ * what waits to go out, heartbeats, and the judgement that the peer is dead.
+ *
+ * Credits: a credited message may leave only while the peer's grant covers its bytes; the receiver
+ * grants again as it consumes. HEARTBEAT and CREDIT are never credited. Death: nothing received for
+ * peer_timeout_ns (any byte counts, a put's payload too). A channel beats every peer_timeout / 4
+ * if it has sent nothing else. Never blocks; belongs to its endpoint's thread. */
+#ifndef GW_CONTROL_CHANNEL_H
+#define GW_CONTROL_CHANNEL_H
+
+#include "control/message.h"
+
+struct gw_channel;
+
+struct gw_channel_config {
+    struct gw_endpoint *ep; /* borrowed */
+    uint64_t peer_timeout_ns; /* 0: 2 s */
+    uint64_t window_bytes;    /* granted to the peer; 0: GW_CHANNEL_WINDOW_DEFAULT. Both sides begin
+                               * with GW_CHANNEL_GRANT_FIRST, before any CREDIT arrives. */
+    uint64_t queue_bytes_max; /* out queue; 0: GW_CHANNEL_QUEUE_DEFAULT */
+};
+
+#define GW_CHANNEL_GRANT_FIRST (UINT64_C(64) << 10)
+#define GW_CHANNEL_WINDOW_DEFAULT (UINT64_C(4) << 20)
+#define GW_CHANNEL_QUEUE_DEFAULT (UINT64_C(4) << 20)
+
+struct gw_channel *gw_channel_new(const struct gw_channel_config *config, struct gw_error *err);
+void gw_channel_free(struct gw_channel *channel); /* not the endpoint; takes NULL */
+void gw_channel_set_peer_timeout(struct gw_channel *channel, uint64_t peer_timeout_ns);
+
+/* Queue one message (encoded and copied at once). Return: 0; -EAGAIN: the queue is full (only STREAM,
+ * BLOCKS, WISHES, KEYS, ZERO ever see that: a reserve is kept for the rest); -ENOMEM; or the final
+ * error of the endpoint. What the wire takes goes out at once. */
+int gw_channel_send(struct gw_channel *channel, const struct gw_message *msg);
+/* The next message, valid until the next call. Handles HEARTBEAT and CREDIT itself. Return: 1; 0:
+ * none now; negative: final, err set (-EPROTO: undecodable or beyond its credit; the endpoint's own
+ * error; -ECONNRESET: the peer closed). Consuming grants new credit, except what is held. */
+int gw_channel_recv(struct gw_channel *channel, struct gw_message *msg, struct gw_error *err);
+/* Keep the last received message's bytes off the grant until released (buffered stream items). */
+void gw_channel_hold(struct gw_channel *channel, uint64_t bytes);
+void gw_channel_release(struct gw_channel *channel, uint64_t bytes);
+/* Flush, grant, beat, judge. Return: 0, or negative with err (-ETIMEDOUT: silence). */
+int gw_channel_step(struct gw_channel *channel, uint64_t now_ns, struct gw_error *err);
+uint64_t gw_channel_wake_ns(const struct gw_channel *channel); /* when it must be stepped again */
+bool gw_channel_is_flushed(const struct gw_channel *channel);  /* nothing queued, nothing in the wire's buffer */
+
+#endif
