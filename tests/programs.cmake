@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+# tests/unit/<room>/*_test.c -> unit-<room>; tests/<label>/*.c -> <label>. Every googletest case is a
+# test of ctest's, run in a process of its own.
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+gw_room(gw_test_shim tests/support/*.c)
+target_sources(gw_test_shim PRIVATE ${PROJECT_SOURCE_DIR}/tests/shim/gw_test_main.cc)
+target_link_libraries(gw_test_shim PRIVATE GTest::gtest gw::jansson)
+
+set(test_environment
+    "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:detect_leaks=1"
+    "UBSAN_OPTIONS=print_stacktrace=1"
+    "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1"
+    "GODWIT=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/godwit"
+    "GODWIT_SOURCE=${PROJECT_SOURCE_DIR}")
+
+# gcc 12's thread sanitizer cannot place its shadow where addresses are randomised further than this.
+set(test_launcher "")
+if(GODWIT_SANITIZE STREQUAL "thread")
+  file(READ /proc/sys/vm/mmap_rnd_bits random_bits)
+  if(random_bits GREATER 28)
+    set(test_launcher setarch -R)
+  endif()
+endif()
+
+# gw_test_program(name label sources TIMEOUT s [SERIAL])
+function(gw_test_program name label)
+  cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "SOURCES" ${ARGN})
+  if(NOT arg_SOURCES)
+    return()
+  endif()
+  add_executable(${name} ${arg_SOURCES} $<TARGET_OBJECTS:gw_test_shim>)
+  gw_compile(${name})
+  set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX CROSSCOMPILING_EMULATOR "${test_launcher}")
+  target_link_libraries(${name} PRIVATE godwit_static gw::jansson GTest::gtest gw::link_options m)
+  target_compile_definitions(${name} PRIVATE GW_TEST_GODWIT="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/godwit"
+                                             GW_TEST_SOURCE="${PROJECT_SOURCE_DIR}")
+  # DISABLED_ marks what only another test runs, by name (tests/unit/shim).
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 TEST_FILTER -DISABLED_*)
+
+  # A list cannot be given to gtest_discover_tests as a property's value, so they are set after it.
+  set(properties LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+  if(arg_SERIAL)
+    list(APPEND properties RUN_SERIAL TRUE)
+  endif()
+  list(JOIN properties " " properties)
+  set(file ${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake)
+  file(WRITE ${file}.new "if(${name}_TESTS)
+  set_tests_properties(\${${name}_TESTS} PROPERTIES ${properties} ENVIRONMENT [==[${test_environment}]==])
+endif()\n")
+  file(COPY_FILE ${file}.new ${file} ONLY_IF_DIFFERENT)
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${file})
+endfunction()
+
+file(GLOB unit_rooms CONFIGURE_DEPENDS LIST_DIRECTORIES true ${CMAKE_CURRENT_SOURCE_DIR}/unit/*)
+foreach(dir IN LISTS unit_rooms)
+  cmake_path(GET dir FILENAME room)
+  gw_glob(sources tests/unit/${room}/*_test.c tests/unit/${room}/*/*_test.c)
+  gw_test_program(unit-${room} unit TIMEOUT 120 SOURCES ${sources})
+endforeach()
+if(TARGET unit-tools)
+  target_sources(unit-tools PRIVATE $<TARGET_OBJECTS:gw_tools>)
+endif()
+
+# End to end tests have processes, threads and clocks of their own: one at a time, the machine to itself.
+foreach(label contract rules sim)
+  gw_glob(sources tests/${label}/*.c)
+  gw_test_program(${label} ${label} TIMEOUT 300 SOURCES ${sources})
+endforeach()
+gw_glob(sources tests/e2e/*.c)
+gw_test_program(e2e e2e TIMEOUT 600 SERIAL SOURCES ${sources})
+if(TARGET e2e AND TARGET godwit)
+  add_dependencies(e2e godwit)
+endif()
