@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+/* Threads: named, with all signals blocked, so that an embedder's handlers never run on them; and
+ * the pool, a queue with a condition, for jobs that may block (connecting, [worker] callbacks,
+ * prefaulting, digests). Engines never wait for a job: its end comes by mail. */
+#include "core/shell.h"
+
+#include "core/base/alloc.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+int gw_mail_drain(struct gw_inbox *inbox, void *engine)
+{
+    int count = 0;
+    struct gw_inbox_item *item;
+    while ((item = gw_inbox_take(inbox)) != NULL) {
+        struct gw_mail *mail = (struct gw_mail *)(void *)item; /* item is its first member */
+        mail->deliver(mail, engine);
+        count++;
+    }
+    return count;
+}
+
+int gw_thread_start(pthread_t *thread, const char *name, void *(*body)(void *), void *arg,
+                    struct gw_error *err)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = -pthread_create(thread, NULL, body, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc < 0)
+        return gw_fail(err, rc, "thread %s", name);
+    pthread_setname_np(*thread, name);
+    return 0;
+}
+
+enum { POOL_THREADS_MAX = 16 };
+
+struct gw_pool {
+    pthread_mutex_t jobs_lock;
+    pthread_cond_t jobs_wait;
+    struct gw_inbox_item *first; /* guarded by jobs_lock, as are last and closing */
+    struct gw_inbox_item **last;
+    bool closing;
+    unsigned thread_count;
+    pthread_t threads[POOL_THREADS_MAX];
+};
+
+static struct gw_job *next_job(struct gw_pool *pool)
+{
+    pthread_mutex_lock(&pool->jobs_lock);
+    while (!pool->first && !pool->closing)
+        pthread_cond_wait(&pool->jobs_wait, &pool->jobs_lock);
+    struct gw_inbox_item *item = pool->first;
+    if (item) {
+        pool->first = item->next;
+        if (!pool->first)
+            pool->last = &pool->first;
+    }
+    pthread_mutex_unlock(&pool->jobs_lock);
+    return (struct gw_job *)(void *)item; /* item is its first member */
+}
+
+static void *pool_thread(void *arg)
+{
+    struct gw_pool *pool = arg;
+    struct gw_job *job;
+    while ((job = next_job(pool)) != NULL) {
+        job->run(job);
+        gw_mail_post(job->reply, &job->done);
+    }
+    return NULL;
+}
+
+int gw_pool_new(unsigned threads, const char *name, struct gw_pool **pool, struct gw_error *err)
+{
+    gw_assert(threads >= 1 && threads <= POOL_THREADS_MAX);
+    struct gw_pool *fresh = gw_zalloc(1, sizeof(*fresh));
+    if (!fresh)
+        return gw_fail(err, -ENOMEM, "thread pool %s", name);
+    pthread_mutex_init(&fresh->jobs_lock, NULL);
+    pthread_cond_init(&fresh->jobs_wait, NULL);
+    fresh->last = &fresh->first;
+    for (unsigned i = 0; i < threads; i++) {
+        char full[16];
+        snprintf(full, sizeof(full), "%.11s_%u", name, i);
+        int rc = gw_thread_start(&fresh->threads[i], full, pool_thread, fresh, err);
+        if (rc < 0) {
+            gw_pool_free(fresh);
+            return rc;
+        }
+        fresh->thread_count++;
+    }
+    *pool = fresh;
+    return 0;
+}
+
+void gw_pool_post(struct gw_pool *pool, struct gw_job *job)
+{
+    job->item.next = NULL;
+    pthread_mutex_lock(&pool->jobs_lock);
+    *pool->last = &job->item;
+    pool->last = &job->item.next;
+    pthread_cond_signal(&pool->jobs_wait);
+    pthread_mutex_unlock(&pool->jobs_lock);
+}
+
+void gw_pool_free(struct gw_pool *pool)
+{
+    if (!pool)
+        return;
+    pthread_mutex_lock(&pool->jobs_lock);
+    pool->closing = true;
+    pthread_cond_broadcast(&pool->jobs_wait);
+    pthread_mutex_unlock(&pool->jobs_lock);
+    for (unsigned i = 0; i < pool->thread_count; i++)
+        pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->jobs_wait);
+    pthread_mutex_destroy(&pool->jobs_lock);
+    gw_free(pool);
+}
