@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+# Each check of the lint is a test over the tree, and a test that breaks what it checks.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+foreach(check includes symbols prefix exports spdx space names format)
+  add_test(NAME lint.${check}
+    COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/lint.py ${check}
+            --root ${PROJECT_SOURCE_DIR} --build ${PROJECT_BINARY_DIR})
+  add_test(NAME lint.${check}_finds_what_is_broken
+    COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/selftest.py ${check})
+  set_tests_properties(lint.${check} lint.${check}_finds_what_is_broken PROPERTIES LABELS lint TIMEOUT 120)
+endforeach()
