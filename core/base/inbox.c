@@ -68,3 +68,17 @@ struct gw_inbox_item *gw_inbox_take(struct gw_inbox *inbox)
     /* A push between the look and the read would otherwise be slept over. */
     return pop(inbox);
 }
+
+void gw_inbox_remove(struct gw_inbox *inbox, struct gw_inbox_item *item)
+{
+    pthread_mutex_lock(&inbox->items_lock);
+    for (struct gw_inbox_item **at = &inbox->first; *at; at = &(*at)->next) {
+        if (*at != item)
+            continue;
+        *at = item->next;
+        if (!*at)
+            inbox->last = at;
+        break;
+    }
+    pthread_mutex_unlock(&inbox->items_lock);
+}

@@ -8,7 +8,12 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+/* The structure that holds @member at @pointer. */
+#define GW_CONTAINER_OF(pointer, type, member)                                                     \
+    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
 struct gw_inbox_item {
     struct gw_inbox_item *next;
@@ -27,5 +32,7 @@ void gw_inbox_push(struct gw_inbox *inbox, struct gw_inbox_item *item); /* [any 
 void gw_inbox_wake(struct gw_inbox *inbox);                            /* [any thread] */
 /* The oldest item, or NULL; taking NULL makes fd unreadable until the next push or wake. */
 struct gw_inbox_item *gw_inbox_take(struct gw_inbox *inbox);
+/* Take @item out if it waits there; for an item that is about to be freed. */
+void gw_inbox_remove(struct gw_inbox *inbox, struct gw_inbox_item *item);
 
 #endif

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+/* A page endpoint's thread at the target. Puts are placed by the wire (a NIC, or the stream reading
+ * into place inside gw_channel_recv); what is left are zero runs, fences and heartbeats. A fence
+ * reaches the engine only after every put before it is in memory. */
+#include "core/page_in.h"
+
+#include "control/channel.h"
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct gw_page_in {
+    struct gw_page_in_config config;
+    struct gw_placer placer;
+    struct gw_endpoint *ep;
+    struct gw_inbox inbox;
+    pthread_t thread;
+    bool started, lost, quit, one_sided;
+    struct gw_channel *channel;
+    struct gw_zero_run runs[GW_ZERO_RUNS_MAX];
+
+    struct gw_mail revoke, stop; /* engine -> thread */
+    struct {                     /* thread -> engine */
+        struct gw_mail mail;
+        uint32_t number;
+        bool final;
+        _Atomic bool busy; /* the engine has not taken it yet; release/acquire with its delivery */
+    } fenced;
+    struct gw_mail revoked;
+    struct {
+        struct gw_mail mail;
+        struct gw_error err;
+    } lost_report;
+
+    _Atomic uint64_t rx_bytes, copied_bytes, system_calls, placed_pages, zero_pages;
+};
+
+/* ---- reports, delivered on the engine's thread ------------------------------------------------ */
+
+static void deliver_fenced(struct gw_mail *mail, void *engine)
+{
+    struct gw_page_in *in = GW_CONTAINER_OF(mail, struct gw_page_in, fenced.mail);
+    uint32_t number = in->fenced.number;
+    bool final = in->fenced.final;
+    atomic_store_explicit(&in->fenced.busy, false, memory_order_release);
+    in->config.fenced(engine, in->config.owner, number, final);
+}
+
+static void deliver_revoked(struct gw_mail *mail, void *engine)
+{
+    struct gw_page_in *in = GW_CONTAINER_OF(mail, struct gw_page_in, revoked);
+    in->config.revoked(engine, in->config.owner);
+}
+
+static void deliver_lost(struct gw_mail *mail, void *engine)
+{
+    struct gw_page_in *in = GW_CONTAINER_OF(mail, struct gw_page_in, lost_report.mail);
+    in->config.lost(engine, in->config.owner, &in->lost_report.err);
+}
+
+static void report_lost(struct gw_page_in *in, const struct gw_error *err)
+{
+    if (in->lost)
+        return;
+    in->lost = true;
+    in->lost_report.err = *err;
+    gw_error_place(&in->lost_report.err, "page endpoint %u", in->config.owner + 1);
+    gw_mail_post(in->config.engine_inbox, &in->lost_report.mail);
+}
+
+/* ---- orders ---------------------------------------------------------------------------------------- */
+
+static void deliver_revoke(struct gw_mail *mail, void *self)
+{
+    struct gw_page_in *in = self;
+    (void)mail;
+    gw_ep_revoke(in->ep);
+    gw_mail_post(in->config.engine_inbox, &in->revoked);
+}
+
+static void deliver_stop(struct gw_mail *mail, void *self)
+{
+    struct gw_page_in *in = self;
+    (void)mail;
+    in->quit = true;
+}
+
+/* ---- the step ---------------------------------------------------------------------------------------- */
+
+static int on_zero(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
+{
+    struct gw_list_cursor cursor;
+    struct gw_range_msg range;
+    unsigned count = 0;
+    gw_list_begin(&cursor, msg->u.zero.runs);
+    while (gw_list_next_range(&cursor, GW_MSG_ZERO, &range)) {
+        if (count == GW_ZERO_RUNS_MAX)
+            return gw_fail(err, -EPROTO, "ZERO: more than %u runs", GW_ZERO_RUNS_MAX);
+        in->runs[count++] = (struct gw_zero_run){
+            .block = range.block, .first_page = range.first, .pages = range.count};
+    }
+    int rc = gw_place_zero(&in->placer, in->runs, count, err);
+    if (rc < 0 || !in->one_sided)
+        return rc;
+    struct gw_message ack = {.type = GW_MSG_ZERO_ACK};
+    ack.u.number = msg->u.zero.number;
+    return gw_channel_send(in->channel, &ack);
+}
+
+static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
+{
+    /* A source begins the next round only after this fence was joined, so one slot is enough. */
+    if (atomic_load_explicit(&in->fenced.busy, memory_order_acquire))
+        return gw_fail(err, -EPROTO, "FENCE %u: the one before it is not joined yet",
+                       msg->u.number);
+    in->fenced.number = msg->u.number;
+    in->fenced.final = msg->flags & GW_MSG_FLAG_LAST;
+    atomic_store_explicit(&in->fenced.busy, true, memory_order_relaxed);
+    gw_mail_post(in->config.engine_inbox, &in->fenced.mail);
+    return 0;
+}
+
+static int read_messages(struct gw_page_in *in, struct gw_error *err)
+{
+    struct gw_message msg;
+    int rc;
+    while ((rc = gw_channel_recv(in->channel, &msg, err)) > 0) {
+        if (msg.type == GW_MSG_ZERO)
+            rc = on_zero(in, &msg, err);
+        else if (msg.type == GW_MSG_FENCE)
+            rc = on_fence(in, &msg, err);
+        else
+            rc = gw_fail(err, -EPROTO, "%s does not belong on a page endpoint",
+                         gw_message_name(msg.type));
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
+}
+
+static void publish(struct gw_page_in *in)
+{
+    struct gw_ep_attr attr;
+    gw_ep_query(in->ep, &attr);
+    atomic_store_explicit(&in->rx_bytes, attr.rx_bytes, memory_order_relaxed);
+    atomic_store_explicit(&in->copied_bytes, attr.copied_bytes, memory_order_relaxed);
+    atomic_store_explicit(&in->system_calls, attr.system_calls, memory_order_relaxed);
+    atomic_store_explicit(&in->placed_pages, in->placer.placed_pages, memory_order_relaxed);
+    atomic_store_explicit(&in->zero_pages, in->placer.zero_pages, memory_order_relaxed);
+}
+
+static uint64_t step(struct gw_page_in *in)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    gw_mail_drain(&in->inbox, in);
+    if (in->quit || in->lost)
+        return GW_NEVER_NS;
+    int rc = read_messages(in, &err);
+    if (rc >= 0)
+        rc = gw_channel_step(in->channel, gw_clock_ns(), &err);
+    publish(in);
+    if (rc < 0) {
+        report_lost(in, &err);
+        return GW_NEVER_NS;
+    }
+    return gw_channel_wake_ns(in->channel);
+}
+
+static void *thread_body(void *arg)
+{
+    struct gw_page_in *in = arg;
+    for (;;) {
+        uint64_t wake_ns = step(in);
+        if (in->quit)
+            break;
+        struct pollfd fds[4] = {{.fd = in->inbox.fd, .events = POLLIN}};
+        int count = 0;
+        if (!in->lost)
+            count = gw_ep_arm(in->ep, &fds[1], 3, &wake_ns);
+        if (wake_ns == 0)
+            continue;
+        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
+        if (!in->lost)
+            gw_ep_awake(in->ep, &fds[1], (unsigned)count);
+    }
+    gw_ep_shutdown(in->ep);
+    gw_channel_free(in->channel);
+    gw_ep_close(in->ep);
+    return NULL;
+}
+
+/* ---- for the engine ------------------------------------------------------------------------------------- */
+
+struct gw_page_in *gw_page_in_new(const struct gw_page_in_config *config, struct gw_error *err)
+{
+    struct gw_page_in *in = gw_zalloc(1, sizeof(*in));
+    int rc = in ? gw_inbox_init(&in->inbox) : -ENOMEM;
+    if (rc < 0) {
+        gw_free(in);
+        gw_fail(err, rc, "page endpoint %u", config->owner + 1);
+        return NULL;
+    }
+    in->config = *config;
+    in->placer.ram = config->ram;
+    in->placer.owner = config->owner;
+    in->revoke.deliver = deliver_revoke;
+    in->stop.deliver = deliver_stop;
+    in->fenced.mail.deliver = deliver_fenced;
+    in->revoked.deliver = deliver_revoked;
+    in->lost_report.mail.deliver = deliver_lost;
+    return in;
+}
+
+struct gw_placer *gw_page_in_placer(struct gw_page_in *in)
+{
+    return &in->placer;
+}
+
+int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_error *err)
+{
+    struct gw_channel_config channel = {.ep = ep, .peer_timeout_ns = in->config.peer_timeout_ns};
+    struct gw_ep_attr attr;
+    gw_ep_query(ep, &attr);
+    in->one_sided = attr.flags & GW_EP_ONE_SIDED;
+    in->ep = ep;
+    in->channel = gw_channel_new(&channel, err);
+    int rc = in->channel ? 0 : -ENOMEM;
+    if (rc == 0) {
+        char name[16];
+        snprintf(name, sizeof(name), "gw/tgt/page_%u", in->config.owner % 1000);
+        rc = gw_thread_start(&in->thread, name, thread_body, in, err);
+    }
+    if (rc < 0) {
+        gw_channel_free(in->channel);
+        gw_ep_close(ep);
+        in->channel = NULL;
+        in->ep = NULL;
+        return rc;
+    }
+    in->started = true;
+    return 0;
+}
+
+void gw_page_in_revoke(struct gw_page_in *in)
+{
+    gw_mail_post(&in->inbox, &in->revoke);
+}
+
+void gw_page_in_stop(struct gw_page_in *in)
+{
+    if (!in)
+        return;
+    if (in->started) {
+        gw_mail_post(&in->inbox, &in->stop);
+        pthread_join(in->thread, NULL);
+    }
+    gw_inbox_remove(in->config.engine_inbox, &in->fenced.mail.item);
+    gw_inbox_remove(in->config.engine_inbox, &in->revoked.item);
+    gw_inbox_remove(in->config.engine_inbox, &in->lost_report.mail.item);
+    gw_inbox_fini(&in->inbox);
+    gw_free(in);
+}
+
+void gw_page_in_stats(const struct gw_page_in *in, struct gw_page_in_stats *stats)
+{
+    stats->rx_bytes = atomic_load_explicit(&in->rx_bytes, memory_order_relaxed);
+    stats->copied_bytes = atomic_load_explicit(&in->copied_bytes, memory_order_relaxed);
+    stats->system_calls = atomic_load_explicit(&in->system_calls, memory_order_relaxed);
+    stats->placed_pages = atomic_load_explicit(&in->placed_pages, memory_order_relaxed);
+    stats->zero_pages = atomic_load_explicit(&in->zero_pages, memory_order_relaxed);
+}

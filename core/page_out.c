@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/* A page endpoint's thread at the source. It owns the endpoint, its stripes' bits while a round is
+ * sent, and its completions; nothing it calls can block on an embedder, so it always beats. The
+ * engine says begin and stop; it answers fenced or lost. After lost it only waits for stop. */
+#include "core/page_out.h"
+
+#include "core/base/alloc.h"
+#include "core/base/clock.h"
+#include "core/peer.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+struct gw_page_out {
+    struct gw_page_out_config config;
+    struct gw_inbox inbox;
+    pthread_t thread;
+    struct gw_channel *channel;
+    struct gw_peer peer;
+    struct gw_sink *sink;
+    struct gw_sender *sender;
+    bool sending, lost, quit;
+    uint32_t number;
+
+    struct { /* engine -> thread */
+        struct gw_mail mail;
+        uint32_t number;
+        bool holes, final;
+    } begin;
+    struct gw_mail stop;
+    struct { /* thread -> engine */
+        struct gw_mail mail;
+        struct gw_page_out *out;
+        uint32_t number;
+    } fenced;
+    struct {
+        struct gw_mail mail;
+        struct gw_page_out *out;
+        struct gw_error err;
+    } lost_report;
+
+    /* Written by the thread after each step, read by anyone. Relaxed: counters on their own. */
+    _Atomic uint64_t tx_bytes, copied_bytes, system_calls;
+};
+
+/* ---- reports, delivered on the engine's thread ------------------------------------------------ */
+
+static void deliver_fenced(struct gw_mail *mail, void *engine)
+{
+    struct gw_page_out *out = GW_CONTAINER_OF(mail, struct gw_page_out, fenced.mail);
+    out->config.fenced(engine, out->config.owner, out->fenced.number);
+}
+
+static void deliver_lost(struct gw_mail *mail, void *engine)
+{
+    struct gw_page_out *out = GW_CONTAINER_OF(mail, struct gw_page_out, lost_report.mail);
+    out->config.lost(engine, out->config.owner, &out->lost_report.err);
+}
+
+static void report_lost(struct gw_page_out *out, const struct gw_error *err)
+{
+    if (out->lost)
+        return;
+    out->lost = true;
+    out->sending = false;
+    out->lost_report.err = *err;
+    gw_error_place(&out->lost_report.err, "page endpoint %u", out->config.owner + 1);
+    gw_mail_post(out->config.engine_inbox, &out->lost_report.mail);
+}
+
+/* ---- orders, delivered on its own thread -------------------------------------------------------- */
+
+static void deliver_begin(struct gw_mail *mail, void *self)
+{
+    struct gw_page_out *out = self;
+    (void)mail;
+    if (out->lost)
+        return;
+    out->peer.final = out->begin.final;
+    out->number = out->begin.number;
+    out->sending = true;
+    gw_sender_begin(out->sender, out->begin.number, out->begin.holes);
+}
+
+static void deliver_stop(struct gw_mail *mail, void *self)
+{
+    struct gw_page_out *out = self;
+    (void)mail;
+    out->quit = true;
+}
+
+/* ---- the step ------------------------------------------------------------------------------------ */
+
+static int read_messages(struct gw_page_out *out, struct gw_error *err)
+{
+    struct gw_message msg;
+    int rc;
+    while ((rc = gw_channel_recv(out->channel, &msg, err)) > 0) {
+        if (msg.type != GW_MSG_ZERO_ACK)
+            return gw_fail(err, -EPROTO, "%s does not belong on a page endpoint",
+                           gw_message_name(msg.type));
+        gw_sender_zero_acked(out->sender, msg.u.number);
+    }
+    return rc;
+}
+
+static int send_pages(struct gw_page_out *out, uint64_t now_ns, uint64_t *wake_ns,
+                      struct gw_error *err)
+{
+    int state = gw_sender_step(out->sender, now_ns);
+    if (state < 0) {
+        if (gw_ep_error(out->config.ep, err) == 0)
+            gw_fail(err, state, "send pages");
+        return state;
+    }
+    switch ((enum gw_send_state)state) {
+    case GW_SEND_BUSY:
+    case GW_SEND_CHUNKS:
+        *wake_ns = state == GW_SEND_BUSY ? now_ns : now_ns + GW_NS_PER_MS;
+        break;
+    case GW_SEND_BUDGET:
+        *wake_ns = gw_throttle_wake_ns(out->config.throttle, now_ns);
+        break;
+    case GW_SEND_BLOCKED:
+        break;
+    case GW_SEND_IDLE:
+        out->sending = false;
+        out->fenced.number = out->number;
+        gw_mail_post(out->config.engine_inbox, &out->fenced.mail);
+        break;
+    }
+    return 0;
+}
+
+static void publish(struct gw_page_out *out)
+{
+    struct gw_ep_attr attr;
+    gw_ep_query(out->config.ep, &attr);
+    atomic_store_explicit(&out->tx_bytes, attr.tx_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->copied_bytes, attr.copied_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->system_calls, attr.system_calls, memory_order_relaxed);
+}
+
+static uint64_t step(struct gw_page_out *out, uint64_t now_ns)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    uint64_t wake_ns = GW_NEVER_NS;
+    gw_mail_drain(&out->inbox, out);
+    if (out->quit || out->lost)
+        return wake_ns;
+    int rc = read_messages(out, &err);
+    if (rc >= 0 && out->sending)
+        rc = send_pages(out, now_ns, &wake_ns, &err);
+    if (rc >= 0)
+        rc = gw_channel_step(out->channel, now_ns, &err);
+    publish(out);
+    if (rc < 0) {
+        report_lost(out, &err);
+        return GW_NEVER_NS;
+    }
+    uint64_t beat_ns = gw_channel_wake_ns(out->channel);
+    return wake_ns < beat_ns ? wake_ns : beat_ns;
+}
+
+static void *thread_body(void *arg)
+{
+    struct gw_page_out *out = arg;
+    for (;;) {
+        uint64_t now_ns = gw_clock_ns();
+        uint64_t wake_ns = step(out, now_ns);
+        if (out->quit)
+            break;
+        if (wake_ns <= now_ns)
+            continue;
+        struct pollfd fds[4] = {{.fd = out->inbox.fd, .events = POLLIN}};
+        int count = 0;
+        if (!out->lost)
+            count = gw_ep_arm(out->config.ep, &fds[1], 3, &wake_ns);
+        if (wake_ns == 0)
+            continue;
+        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
+        if (!out->lost)
+            gw_ep_awake(out->config.ep, &fds[1], (unsigned)count);
+    }
+    /* Close means quiet: only then are the bits of what was in flight known to be ours. */
+    gw_ep_shutdown(out->config.ep);
+    gw_sender_free(out->sender);
+    out->sink->ops->free(out->sink);
+    gw_channel_free(out->channel);
+    gw_ep_close(out->config.ep);
+    return NULL;
+}
+
+/* ---- for the engine -------------------------------------------------------------------------------- */
+
+static uint64_t take_budget(void *ctx, uint64_t want)
+{
+    return gw_throttle_take(ctx, want, gw_clock_ns());
+}
+
+static void give_back(void *ctx, uint64_t bytes)
+{
+    gw_throttle_refund(ctx, bytes);
+}
+
+static int build(struct gw_page_out *out, struct gw_error *err)
+{
+    const struct gw_page_out_config *config = &out->config;
+    struct gw_channel_config channel = {.ep = config->ep,
+                                        .peer_timeout_ns = config->peer_timeout_ns};
+    out->channel = gw_channel_new(&channel, err);
+    if (!out->channel)
+        return -ENOMEM;
+    out->peer.channel = out->channel;
+    out->sink = gw_sink_put_new(config->ep, &gw_peer_ops, &out->peer);
+    if (!out->sink)
+        return gw_fail(err, -ENOMEM, "page endpoint %u", config->owner + 1);
+    struct gw_sender_config sender = {.ram = config->ram,
+                                      .chunks = config->chunks,
+                                      .owner = config->owner,
+                                      .sink = out->sink,
+                                      .budget = take_budget,
+                                      .refund = give_back,
+                                      .budget_ctx = config->throttle};
+    out->sender = gw_sender_new(&sender, err);
+    return out->sender ? 0 : -ENOMEM;
+}
+
+static void discard(struct gw_page_out *out)
+{
+    gw_sender_free(out->sender);
+    if (out->sink)
+        out->sink->ops->free(out->sink);
+    gw_channel_free(out->channel);
+    gw_ep_close(out->config.ep);
+}
+
+int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_out **out_result,
+                      struct gw_error *err)
+{
+    struct gw_page_out *out = gw_zalloc(1, sizeof(*out));
+    int rc = out ? gw_inbox_init(&out->inbox) : -ENOMEM;
+    if (rc < 0) {
+        gw_free(out);
+        gw_ep_close(config->ep);
+        return gw_fail(err, rc, "page endpoint %u", config->owner + 1);
+    }
+    out->config = *config;
+    out->begin.mail.deliver = deliver_begin;
+    out->stop.deliver = deliver_stop;
+    out->fenced.mail.deliver = deliver_fenced;
+    out->lost_report.mail.deliver = deliver_lost;
+    rc = build(out, err);
+    if (rc == 0) {
+        char name[16];
+        snprintf(name, sizeof(name), "gw/src/page_%u", config->owner % 1000);
+        rc = gw_thread_start(&out->thread, name, thread_body, out, err);
+    }
+    if (rc < 0) {
+        discard(out);
+        gw_inbox_fini(&out->inbox);
+        gw_free(out);
+        return rc;
+    }
+    *out_result = out;
+    return 0;
+}
+
+void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, bool final)
+{
+    out->begin.number = number;
+    out->begin.holes = holes;
+    out->begin.final = final;
+    gw_mail_post(&out->inbox, &out->begin.mail);
+}
+
+void gw_page_out_stop(struct gw_page_out *out)
+{
+    if (!out)
+        return;
+    gw_mail_post(&out->inbox, &out->stop);
+    pthread_join(out->thread, NULL);
+    gw_inbox_remove(out->config.engine_inbox, &out->fenced.mail.item);
+    gw_inbox_remove(out->config.engine_inbox, &out->lost_report.mail.item);
+    gw_inbox_fini(&out->inbox);
+    gw_free(out);
+}
+
+void gw_page_out_stats(const struct gw_page_out *out, struct gw_page_out_stats *stats)
+{
+    stats->tx_bytes = atomic_load_explicit(&out->tx_bytes, memory_order_relaxed);
+    stats->copied_bytes = atomic_load_explicit(&out->copied_bytes, memory_order_relaxed);
+    stats->system_calls = atomic_load_explicit(&out->system_calls, memory_order_relaxed);
+    gw_sender_stats(out->sender, &stats->sender);
+}

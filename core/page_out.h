@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* core/page_out.h - one page endpoint at the source: its thread, its channel, its sender. */
+#ifndef GW_CORE_PAGE_OUT_H
+#define GW_CORE_PAGE_OUT_H
+
+#include "core/shell.h"
+#include "core/throttle.h"
+#include "ram/send.h"
+
+struct gw_page_out;
+
+struct gw_page_out_config {
+    unsigned owner; /* endpoint index - 1 */
+    struct gw_endpoint *ep; /* taken over, also on failure */
+    struct gw_ram *ram;
+    struct gw_chunks *chunks;
+    struct gw_throttle *throttle;
+    uint64_t peer_timeout_ns;
+    /* Reports, by mail, on the thread that drains @engine_inbox, with @engine as their argument. */
+    struct gw_inbox *engine_inbox;
+    /* Every page of round @number and its fence are handed to the wire. */
+    void (*fenced)(void *engine, unsigned owner, uint32_t number);
+    /* The endpoint is lost. Said at most once. */
+    void (*lost)(void *engine, unsigned owner, const struct gw_error *err);
+};
+
+struct gw_page_out_stats {
+    uint64_t tx_bytes, copied_bytes, system_calls;
+    struct gw_sender_stats sender;
+};
+
+int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_out **out,
+                      struct gw_error *err);
+/* Send all dirty pages of its stripes, then fence @number; answered by fenced(). Not while one is
+ * under way. @final: the last fence, flagged as such. */
+void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, bool final);
+/* The endpoint is shut down; the thread ends. Bits of everything unsure are set again when stop
+ * returns. Frees @out. Takes NULL. Undelivered reports are gone. */
+void gw_page_out_stop(struct gw_page_out *out);
+void gw_page_out_stats(const struct gw_page_out *out, struct gw_page_out_stats *stats);
+
+#endif
