@@ -13,11 +13,16 @@
 
 struct gw_channel;
 
+/* Which end we are. Known, a message that the peer may not send, or not on this endpoint, is -EPROTO. */
+enum gw_channel_side { GW_CHANNEL_ANY_SIDE, GW_CHANNEL_SOURCE, GW_CHANNEL_TARGET };
+
 struct gw_channel_config {
     struct gw_endpoint *ep; /* borrowed */
+    enum gw_channel_side side;
     uint64_t peer_timeout_ns; /* 0: 2 s */
-    uint64_t window_bytes;    /* granted to the peer; 0: GW_CHANNEL_WINDOW_DEFAULT. Both sides begin
-                               * with GW_CHANNEL_GRANT_FIRST, before any CREDIT arrives. */
+    uint64_t window_bytes;    /* granted to the peer; 0: GW_CHANNEL_WINDOW_DEFAULT; at least one
+                               * longest message. Both sides begin with GW_CHANNEL_GRANT_FIRST,
+                               * before any CREDIT arrives. */
     uint64_t queue_bytes_max; /* out queue; 0: GW_CHANNEL_QUEUE_DEFAULT */
 };
 
@@ -30,19 +35,28 @@ void gw_channel_free(struct gw_channel *channel); /* not the endpoint; takes NUL
 void gw_channel_set_peer_timeout(struct gw_channel *channel, uint64_t peer_timeout_ns);
 
 /* Queue one message (encoded and copied at once). Return: 0; -EAGAIN: the queue is full (only STREAM,
- * BLOCKS, WISHES, KEYS, ZERO ever see that: a reserve is kept for the rest); -ENOMEM; or the final
- * error of the endpoint. What the wire takes goes out at once. */
+ * BLOCKS, WISHES, KEYS, ZERO ever see that: a reserve is kept for the rest; a peer that lets even
+ * that fill up is -ENOBUFS, final); -ENOMEM; -EINVAL or -EMSGSIZE: our mistake, nothing changed; or
+ * the final error of the endpoint. What the wire takes goes out at once, in order; while
+ * gw_channel_is_queued(), puts given to the endpoint overtake what is queued here. */
 int gw_channel_send(struct gw_channel *channel, const struct gw_message *msg);
-/* The next message, valid until the next call. Handles HEARTBEAT and CREDIT itself. Return: 1; 0:
+/* The next message, valid until the next gw_channel_recv(). Handles HEARTBEAT and CREDIT itself. Return: 1; 0:
  * none now; negative: final, err set (-EPROTO: undecodable or beyond its credit; the endpoint's own
  * error; -ECONNRESET: the peer closed). Consuming grants new credit, except what is held. */
 int gw_channel_recv(struct gw_channel *channel, struct gw_message *msg, struct gw_error *err);
-/* Keep the last received message's bytes off the grant until released (buffered stream items). */
+/* Keep bytes of messages received so far off the grant until released (buffered stream items); a
+ * message's bytes count with its header. Who holds the whole window waits for ever. */
 void gw_channel_hold(struct gw_channel *channel, uint64_t bytes);
 void gw_channel_release(struct gw_channel *channel, uint64_t bytes);
-/* Flush, grant, beat, judge. Return: 0, or negative with err (-ETIMEDOUT: silence). */
+/* Flush, grant, beat, judge. Return: 0, or negative with err (-ETIMEDOUT: silence). Messages that had
+ * arrived before the failure are still returned by gw_channel_recv(), then the same error. Of the time
+ * between two steps at most peer_timeout / 2 counts as silence: the rest was ours. */
 int gw_channel_step(struct gw_channel *channel, uint64_t now_ns, struct gw_error *err);
-uint64_t gw_channel_wake_ns(const struct gw_channel *channel); /* when it must be stepped again */
-bool gw_channel_is_flushed(const struct gw_channel *channel);  /* nothing queued, nothing in the wire's buffer */
+/* When it must be stepped again. */
+uint64_t gw_channel_wake_ns(const struct gw_channel *channel);
+/* Something waits here for credit or the wire. */
+bool gw_channel_is_queued(const struct gw_channel *channel);
+/* Nothing waits here nor in the wire's buffer. */
+bool gw_channel_is_flushed(const struct gw_channel *channel);
 
 #endif

@@ -61,17 +61,17 @@ struct gw_hello { /* both directions; a field that a side does not use is zero *
     uint32_t page_bytes;               /* 4096 */
     uint32_t endpoints;                /* page endpoints wanted; reply: granted */
     uint32_t message_payload_max;      /* longest payload this side takes */
-    uint32_t blocks_max;               /* target: how many blocks it takes */
+    uint32_t blocks_max; /* source: how many blocks it has; target: how many it takes */
     uint64_t stripe_bytes;
-    uint64_t ram_bytes;        /* source: all blocks together */
-    uint64_t ram_bytes_max;    /* target: how much it takes */
+    uint64_t ram_bytes;         /* source: all blocks together */
+    uint64_t ram_bytes_max;     /* target: how much it takes */
     uint64_t section_bytes_max; /* target: longest section body it buffers */
-    uint64_t memlock_bytes;    /* what this side may register; UINT64_MAX: no limit */
+    uint64_t memlock_bytes;     /* what this side may register; UINT64_MAX: no limit */
     uint64_t peer_timeout_ns, settle_timeout_ns, hold_timeout_ns, device_timeout_ns;
-    uint64_t incarnation;      /* target: random, one per process */
-    uint8_t uuid[16];          /* of the machine; zero: none */
-    char machine[256];         /* configuration section's name */
-    char agent[64];            /* "godwit 0.1.0", for logs */
+    uint64_t incarnation; /* target: random, one per process */
+    uint8_t uuid[16];     /* of the machine; zero: none */
+    char machine[256];    /* configuration section's name */
+    char agent[64];       /* "godwit 0.1.0", for logs */
 };
 
 struct gw_block_offer_msg {
@@ -105,18 +105,18 @@ struct gw_message {
     uint16_t flags;
     union {
         struct gw_hello hello;
-        struct gw_span list; /* BLOCKS, BLOCKS_OK, WISHES, KEYS, RELEASE, RELEASED: entries, see cursor */
+        struct gw_span list; /* BLOCKS, BLOCKS_OK, WISHES, KEYS, RELEASE, RELEASED: entries */
         struct gw_span data; /* STREAM */
         uint64_t credit;
         struct {
             uint32_t number;
             struct gw_span runs; /* entries as a cursor reads them */
         } zero;
-        uint32_t number;   /* FENCE, JOINED, ZERO_ACK */
+        uint32_t number; /* FENCE, JOINED, ZERO_ACK */
         struct {
             struct gw_token token;
-            uint32_t fence;     /* PREPARE: the number of the final fence */
-            bool has_digest;    /* PREPARE, PREPARED */
+            uint32_t fence;  /* PREPARE: the number of the final fence */
+            bool has_digest; /* PREPARE, PREPARED */
             uint8_t digest[16];
             uint64_t revoke_ns, digest_ns, load_ns; /* PREPARED: ledger rows of the target */
         } prepare;
@@ -135,7 +135,7 @@ struct gw_message {
             uint8_t session[GW_SESSION_BYTES];
             struct gw_token token;
             uint32_t attempt; /* counts from 1 */
-        } ask; /* ASK; UNKNOWN: session only */
+        } ask;                /* ASK; UNKNOWN: session only */
     } u;
 };
 
@@ -153,7 +153,8 @@ struct gw_list_builder { /* the caller's buffer; what is in it is u.list / u.zer
     uint8_t *buf;
     size_t bytes, used;
 };
-/* Return: 0, or -ENOSPC (send what is there, begin another). */
+/* Return: 0, -ENOSPC (send what is there, begin another), or -EINVAL: a name that is empty or has a
+ * byte outside of printable ASCII (names are compared, so the wire refuses what it cannot show). */
 int gw_list_add_block(struct gw_list_builder *list, const struct gw_block_offer_msg *block);
 int gw_list_add_fresh(struct gw_list_builder *list, bool fresh); /* BLOCKS_OK: in block order */
 int gw_list_add_range(struct gw_list_builder *list, enum gw_message_type type,
