@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # check.sh PART SOURCE BUILD - one part of what an installed tree must give a stranger.
+# shellcheck disable=SC2046 # what pkg-config prints is to be split
 # Exit status: 0 it does, 77 skipped (the reason is the last line), else it does not.
 set -eu
 part=$1 source=$2 build=$3
