@@ -277,6 +277,8 @@ int gw_channel_send(struct gw_channel *ch, const struct gw_message *msg)
         if (rc != -EAGAIN)
             return fail_send(ch, rc);
     }
+    if (def->way == GW_WAY_DIRECT)
+        return -EAGAIN;
     return enqueue(ch, def, head, (size_t)head_bytes, tail);
 }
 
@@ -533,6 +535,12 @@ uint64_t gw_channel_wake_ns(const struct gw_channel *ch)
     uint64_t beat_ns = (ch->tx_pending ? ch->step_ns : ch->tx_ns) + ch->timeout_ns / 4;
     uint64_t left_ns = ch->timeout_ns - gw_min_u64(ch->silent_ns, ch->timeout_ns);
     return gw_min_u64(gw_max_u64(beat_ns, ch->step_ns), ch->step_ns + left_ns);
+}
+
+bool gw_channel_has_room(const struct gw_channel *ch, size_t bytes)
+{
+    uint64_t need = sizeof(struct item) + bytes;
+    return ch->rc < 0 || !ch->out.first || ch->out.bytes + need <= ch->queue_bytes_max;
 }
 
 bool gw_channel_is_queued(const struct gw_channel *ch)

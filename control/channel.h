@@ -34,15 +34,18 @@ struct gw_channel *gw_channel_new(const struct gw_channel_config *config, struct
 void gw_channel_free(struct gw_channel *channel); /* not the endpoint; takes NULL */
 void gw_channel_set_peer_timeout(struct gw_channel *channel, uint64_t peer_timeout_ns);
 
-/* Queue one message (encoded and copied at once). Return: 0; -EAGAIN: the queue is full (only STREAM,
- * BLOCKS, WISHES, KEYS, ZERO ever see that: a reserve is kept for the rest; a peer that lets even
- * that fill up is -ENOBUFS, final); -ENOMEM; -EINVAL or -EMSGSIZE: our mistake, nothing changed; or
- * the final error of the endpoint. What the wire takes goes out at once, in order; while
- * gw_channel_is_queued(), puts given to the endpoint overtake what is queued here. */
+/* Send one message, or queue it (encoded and copied at once); messages keep their order. Return: 0;
+ * -EAGAIN: the queue is full (only STREAM, BLOCKS, WISHES, KEYS ever see that: a reserve is kept for
+ * the rest; a peer that lets even that fill up is -ENOBUFS, final), or it is a ZERO that cannot leave
+ * at once: it is never queued, so that no put given to the endpoint later overtakes it; -ENOMEM;
+ * -EINVAL or -EMSGSIZE: our mistake, nothing changed; or the final error of the endpoint. */
 int gw_channel_send(struct gw_channel *channel, const struct gw_message *msg);
-/* The next message, valid until the next gw_channel_recv(). Handles HEARTBEAT and CREDIT itself. Return: 1; 0:
- * none now; negative: final, err set (-EPROTO: undecodable or beyond its credit; the endpoint's own
- * error; -ECONNRESET: the peer closed). Consuming grants new credit, except what is held. */
+/* A message of so many bytes, header included, would not see -EAGAIN for want of room in the queue. */
+bool gw_channel_has_room(const struct gw_channel *channel, size_t bytes);
+/* The next message, valid until the next gw_channel_recv(). Handles HEARTBEAT and CREDIT itself.
+ * Return: 1; 0: none now; negative: final, err set (-EPROTO: undecodable, out of place or beyond its
+ * credit; the endpoint's own error; -ECONNRESET: the peer closed). Consuming grants new credit, except
+ * what is held. */
 int gw_channel_recv(struct gw_channel *channel, struct gw_message *msg, struct gw_error *err);
 /* Keep bytes of messages received so far off the grant until released (buffered stream items); a
  * message's bytes count with its header. Who holds the whole window waits for ever. */

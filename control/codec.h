@@ -24,7 +24,7 @@
 
 enum gw_message_from { GW_FROM_SOURCE = 1, GW_FROM_TARGET = 2, GW_FROM_BOTH = 3 };
 enum gw_message_on { GW_ON_CONTROL = 1, GW_ON_PAGES = 2, GW_ON_ANY = 3 };
-enum gw_message_way { GW_WAY_FREE, GW_WAY_SMALL, GW_WAY_BULK };
+enum gw_message_way { GW_WAY_FREE, GW_WAY_SMALL, GW_WAY_BULK, GW_WAY_DIRECT };
 
 struct gw_message_def {
     enum gw_message_type type;

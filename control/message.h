@@ -46,7 +46,7 @@ enum gw_message_type {
     /* page endpoints */
     GW_MSG_ZERO = 96,     /* source -> target: zero runs */
     GW_MSG_ZERO_ACK = 97, /* target -> source, one-sided wires */
-    GW_MSG_FENCE = 98,    /* source -> target */
+    GW_MSG_FENCE = 98,    /* source -> target; flag LAST on the final one, before PREPARE */
 };
 
 #define GW_MSG_FLAG_LAST 1u
