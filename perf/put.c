@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: MIT
+/* perf-put: how fast a stream wire carries puts, and at what price in system calls. A thread per
+ * endpoint and side, in one process: the senders put a region over and over, the receivers only
+ * receive. The ceilings of the same run are a memcpy between the same buffers and a plain blocking
+ * send/recv loop of 1 MiB over the same kind of socket. One JSON line on stdout.
+ *
+ *     perf-put [--wire tcp|unix] [--endpoints N] [--bytes TOTAL] [--put BYTES] [--stride N] [--smoke]
+ *
+ * --stride N leaves N - 1 puts' worth between puts ("every Nth page"). */
+#include "core/base/clock.h"
+#include "gw_commit.h"
+#include "transport/transport.h"
+
+#include <getopt.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#define ENDPOINTS_MAX 16
+#define RAW_BYTES (1u << 20)
+
+static struct {
+    const char *wire;
+    unsigned endpoints;
+    uint64_t bytes;
+    uint32_t put;
+    unsigned stride;
+    uint64_t region; /* of each endpoint */
+} options = {
+    .wire = "tcp", .endpoints = 1, .bytes = UINT64_C(4) << 30, .put = 1u << 20, .stride = 1};
+
+struct side {
+    struct gw_endpoint *ep;
+    uint8_t *memory;
+    struct gw_rmr *rmr;
+    uint64_t bytes;
+    struct gw_ep_attr attr;
+};
+
+static _Noreturn void die(const char *what, const struct gw_error *err)
+{
+    fprintf(stderr, "perf-put: %s: %s\n", what, err ? err->message : strerror(errno));
+    exit(1);
+}
+
+static uint8_t *new_memory(uint64_t bytes, int fill)
+{
+    uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        die("mmap", NULL);
+    memset(memory, fill, bytes);
+    return memory;
+}
+
+static void doze(struct gw_endpoint *ep)
+{
+    struct pollfd fds[2];
+    uint64_t wake_ns = GW_NEVER_NS;
+    int count = gw_ep_arm(ep, fds, 2, &wake_ns);
+    if (wake_ns == 0)
+        return;
+    gw_clock_poll(fds, (unsigned)count, wake_ns);
+    gw_ep_awake(ep, fds, (unsigned)count);
+}
+
+static ssize_t await_message(struct gw_endpoint *ep, void *buf, size_t bytes)
+{
+    for (;;) {
+        ssize_t n = gw_recv(ep, buf, bytes);
+        if (n != -EAGAIN)
+            return n;
+        doze(ep);
+    }
+}
+
+static void *run_target(void *arg)
+{
+    struct side *side = arg;
+    uint8_t text[16];
+    ssize_t n = await_message(side->ep, text, sizeof(text));
+    struct gw_error err = GW_ERROR_INIT;
+    if (n < 0) {
+        gw_ep_error(side->ep, &err);
+        die("target", &err);
+    }
+    gw_ep_query(side->ep, &side->attr);
+    while (gw_send(side->ep, &(struct iovec){.iov_base = text, .iov_len = (size_t)n}, 1) == -EAGAIN)
+        doze(side->ep);
+    while (await_message(side->ep, text, sizeof(text)) >= 0)
+        continue; /* until the source hangs up */
+    return NULL;
+}
+
+static unsigned next_puts(const struct side *side, uint64_t *at, uint64_t left, struct gw_put *puts)
+{
+    unsigned n = 0;
+    for (; n < 512 && left > 0; n++) {
+        uint32_t bytes = left < options.put ? (uint32_t)left : options.put;
+        if (*at + bytes > options.region)
+            *at = 0;
+        puts[n] = (struct gw_put){
+            .local = side->memory + *at, .rmr = side->rmr, .offset = *at, .bytes = bytes};
+        *at += (uint64_t)options.put * options.stride;
+        left -= bytes;
+    }
+    return n;
+}
+
+static void *run_source(void *arg)
+{
+    struct side *side = arg;
+    struct gw_put puts[512];
+    struct gw_completion done[512];
+    uint64_t at = 0;
+    uint64_t left = side->bytes;
+    unsigned have = 0;
+    unsigned first = 0;
+
+    while (left > 0) {
+        if (first == have) {
+            have = next_puts(side, &at, left, puts);
+            first = 0;
+        }
+        int put = gw_put(side->ep, puts + first, have - first);
+        int got = gw_poll(side->ep, done, 512);
+        if (put < 0 || got < 0) {
+            struct gw_error err = GW_ERROR_INIT;
+            gw_ep_error(side->ep, &err);
+            die("source", &err);
+        }
+        for (int i = 0; i < put; i++)
+            left -= puts[first++].bytes;
+        if (put == 0 && got == 0)
+            doze(side->ep);
+    }
+    char text[] = "fence";
+    while (gw_send(side->ep, &(struct iovec){.iov_base = text, .iov_len = 5}, 1) == -EAGAIN)
+        doze(side->ep);
+    if (await_message(side->ep, text, sizeof(text)) < 0)
+        die("fence", NULL);
+    while (gw_poll(side->ep, done, 512) > 0)
+        continue;
+    gw_ep_query(side->ep, &side->attr);
+    return NULL;
+}
+
+/* ---- the ceilings ---- */
+
+static double copy_rate(void)
+{
+    uint64_t bytes = options.region;
+    uint8_t *from = new_memory(bytes, 1);
+    uint8_t *to = new_memory(bytes, 2);
+    double best = 0;
+    for (int i = 0; i < 3; i++) {
+        uint64_t start = gw_clock_ns();
+        memcpy(to, from, bytes);
+        double rate = (double)bytes / (double)(gw_clock_ns() - start);
+        best = rate > best ? rate : best;
+    }
+    munmap(from, bytes);
+    munmap(to, bytes);
+    return best;
+}
+
+static void *run_plain_reader(void *arg)
+{
+    int fd = *(int *)arg;
+    uint8_t *memory = new_memory(RAW_BYTES, 0);
+    while (recv(fd, memory, RAW_BYTES, 0) > 0)
+        continue;
+    munmap(memory, RAW_BYTES);
+    return NULL;
+}
+
+static void plain_pair(int fds[2])
+{
+    if (strcmp(options.wire, "unix") == 0) {
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0)
+            die("socketpair", NULL);
+        return;
+    }
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof(address);
+    int ln = socket(AF_INET, SOCK_STREAM, 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (ln < 0 || fds[0] < 0 || bind(ln, (struct sockaddr *)&address, bytes) < 0 ||
+        listen(ln, 1) < 0 || getsockname(ln, (struct sockaddr *)&address, &bytes) < 0 ||
+        connect(fds[0], (struct sockaddr *)&address, bytes) < 0)
+        die("plain socket", NULL);
+    fds[1] = accept(ln, NULL, NULL);
+    close(ln);
+}
+
+static double plain_rate(uint64_t total)
+{
+    int fds[2];
+    pthread_t reader;
+    plain_pair(fds);
+    uint8_t *memory = new_memory(RAW_BYTES, 1);
+    uint64_t start = gw_clock_ns();
+    pthread_create(&reader, NULL, run_plain_reader, &fds[1]);
+    for (uint64_t sent = 0; sent < total;) {
+        ssize_t n = send(fds[0], memory, RAW_BYTES, MSG_NOSIGNAL);
+        if (n <= 0)
+            die("plain send", NULL);
+        sent += (uint64_t)n;
+    }
+    close(fds[0]);
+    pthread_join(reader, NULL);
+    double rate = (double)total / (double)(gw_clock_ns() - start);
+    close(fds[1]);
+    munmap(memory, RAW_BYTES);
+    return rate;
+}
+
+/* ---- set-up ---- */
+
+static struct gw_domain *target_domain;
+
+static enum gw_admission admit(void *ctx, const struct gw_preface *preface, struct gw_domain **dom,
+                               struct gw_wire_config *config)
+{
+    (void)ctx;
+    (void)preface;
+    (void)config;
+    *dom = target_domain;
+    return GW_ADMIT_OK;
+}
+
+struct dial {
+    struct gw_domain *dom;
+    struct gw_uri uri;
+    struct side *sides;
+};
+
+static void *run_dial(void *arg)
+{
+    struct dial *dial = arg;
+    struct gw_error err = GW_ERROR_INIT;
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        struct gw_wire_config config = {.index = (uint16_t)(i + 1)};
+        if (gw_connect(dial->dom, &dial->uri, &config, &dial->sides[i].ep, &err) < 0)
+            die("connect", &err);
+    }
+    return NULL;
+}
+
+static void connect_all(struct gw_domain *source_domain, struct side *sources, struct side *targets)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_uri uri;
+    struct gw_listener *ln;
+    struct dial dial = {.dom = source_domain, .sides = sources};
+    pthread_t dialler;
+    char text[64] = "tcp:127.0.0.1:0";
+
+    if (strcmp(options.wire, "unix") == 0)
+        snprintf(text, sizeof(text), "unix:/tmp/godwit-perf-put.%d", (int)getpid());
+    if (gw_uri_parse(text, &uri, &err) < 0 ||
+        gw_listen(&uri, &(struct gw_wire_config){.index = 0}, &ln, &err) < 0 ||
+        gw_uri_parse(gw_listener_uri(ln), &dial.uri, &err) < 0)
+        die("listen", &err);
+    pthread_create(&dialler, NULL, run_dial, &dial);
+    for (unsigned got = 0; got < options.endpoints;) {
+        struct gw_endpoint *ep;
+        int rc = gw_accept(ln, admit, NULL, &ep, &err);
+        if (rc < 0)
+            die("accept", &err);
+        if (rc == 0) {
+            struct pollfd fds[2];
+            uint64_t wake_ns = GW_NEVER_NS;
+            int count = gw_listener_arm(ln, fds, 2, &wake_ns);
+            gw_clock_poll(fds, (unsigned)count, wake_ns);
+            gw_listener_awake(ln, fds, (unsigned)count);
+            continue;
+        }
+        struct gw_ep_attr attr;
+        gw_ep_query(ep, &attr);
+        targets[attr.index - 1].ep = ep;
+        got++;
+    }
+    pthread_join(dialler, NULL);
+    gw_listener_close(ln);
+}
+
+static uint64_t parse_bytes(const char *text)
+{
+    char *end;
+    uint64_t value = strtoull(text, &end, 10);
+    switch (*end) {
+    case 'k':
+    case 'K':
+        return value << 10;
+    case 'm':
+    case 'M':
+        return value << 20;
+    case 'g':
+    case 'G':
+        return value << 30;
+    default:
+        return value;
+    }
+}
+
+static void parse_options(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"wire", required_argument, NULL, 'w'},
+        {"endpoints", required_argument, NULL, 'e'},
+        {"bytes", required_argument, NULL, 'b'},
+        {"put", required_argument, NULL, 'p'},
+        {"stride", required_argument, NULL, 's'},
+        {"smoke", no_argument, NULL, 'S'},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (c) {
+        case 'w':
+            options.wire = optarg;
+            break;
+        case 'e':
+            options.endpoints = (unsigned)parse_bytes(optarg);
+            break;
+        case 'b':
+            options.bytes = parse_bytes(optarg);
+            break;
+        case 'p':
+            options.put = (uint32_t)parse_bytes(optarg);
+            break;
+        case 's':
+            options.stride = (unsigned)parse_bytes(optarg);
+            break;
+        case 'S':
+            options.bytes = UINT64_C(32) << 20;
+            break;
+        default:
+            exit(2);
+        }
+    }
+    options.region = UINT64_C(256) << 20;
+    if (options.region > options.bytes && options.stride == 1)
+        options.region = options.bytes;
+    if (!gw_wire_name(options.wire) || options.endpoints < 1 || options.endpoints > ENDPOINTS_MAX ||
+        options.put < 1 || options.put > 4u << 20 || options.stride < 1 || options.bytes < 4096) {
+        fprintf(stderr,
+                "usage: perf-put [--wire tcp|unix] [--endpoints 1..%d] [--bytes TOTAL] "
+                "[--put 1..4M] [--stride N] [--smoke]\n",
+                ENDPOINTS_MAX);
+        exit(2);
+    }
+}
+
+static void cpu_name(char *text, size_t bytes)
+{
+    char line[256];
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    snprintf(text, bytes, "unknown");
+    while (file && fgets(line, sizeof(line), file)) {
+        char *colon = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : NULL;
+        if (colon) {
+            snprintf(text, bytes, "%.*s", (int)strcspn(colon + 2, "\n\"\\"), colon + 2);
+            break;
+        }
+    }
+    if (file)
+        fclose(file);
+}
+
+static void report(uint64_t elapsed_ns, const struct side *sources, const struct side *targets,
+                   double copy, double plain)
+{
+    uint64_t source_calls = 0, target_calls = 0, copied = 0;
+    struct utsname kernel;
+    char cpu[128];
+    double rate = (double)options.bytes / (double)elapsed_ns;
+    double mib = (double)options.bytes / (1 << 20);
+
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        source_calls += sources[i].attr.system_calls;
+        target_calls += targets[i].attr.system_calls;
+        copied += sources[i].attr.copied_bytes + targets[i].attr.copied_bytes;
+    }
+    uname(&kernel);
+    cpu_name(cpu, sizeof(cpu));
+    printf("{\"bench\":\"put\",\"commit\":\"%s\",\"cpu\":\"%s\",\"cpus\":%ld,\"kernel\":\"%s\","
+           "\"wire\":\"%s\",\"endpoints\":%u,\"bytes\":%llu,\"put-bytes\":%u,\"stride\":%u,"
+           "\"gb-per-s\":%.3f,\"system-calls-per-mib\":%.3f,\"source-calls-per-mib\":%.3f,"
+           "\"target-calls-per-mib\":%.3f,\"copied-bytes\":%llu,\"memcpy-gb-per-s\":%.3f,"
+           "\"plain-gb-per-s\":%.3f,\"of-plain\":%.3f}\n",
+           GW_COMMIT, cpu, sysconf(_SC_NPROCESSORS_ONLN), kernel.release, options.wire,
+           options.endpoints, (unsigned long long)options.bytes, options.put, options.stride, rate,
+           (double)(source_calls + target_calls) / mib, (double)source_calls / mib,
+           (double)target_calls / mib, (unsigned long long)copied, copy, plain, rate / plain);
+}
+
+int main(int argc, char **argv)
+{
+    struct side sources[ENDPOINTS_MAX] = {{.ep = NULL}};
+    struct side targets[ENDPOINTS_MAX] = {{.ep = NULL}};
+    struct gw_mr *mrs[ENDPOINTS_MAX];
+    pthread_t source_threads[ENDPOINTS_MAX], target_threads[ENDPOINTS_MAX];
+    struct gw_wire_config config = {.index = 0};
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_domain *source_domain;
+
+    parse_options(argc, argv);
+    double copy = copy_rate();
+    double plain = plain_rate(options.bytes < 1u << 30 ? options.bytes : 1u << 30);
+    if (gw_domain_open(options.wire, &config, &source_domain, &err) < 0 ||
+        gw_domain_open(options.wire, &config, &target_domain, &err) < 0)
+        die("domain", &err);
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        sources[i].memory = new_memory(options.region, 0x5a);
+        targets[i].memory = new_memory(options.region, 0);
+        sources[i].bytes = options.bytes / options.endpoints;
+        struct gw_mr_desc desc = {.addr = targets[i].memory,
+                                  .bytes = options.region,
+                                  .access = GW_MR_REMOTE_WRITE,
+                                  .region = i};
+        if (gw_mr_reg(target_domain, &desc, &mrs[i], &err) < 0 ||
+            gw_rmr_open(source_domain, i, options.region, NULL, 0, &sources[i].rmr, &err) < 0)
+            die("register", &err);
+    }
+    connect_all(source_domain, sources, targets);
+
+    uint64_t start = gw_clock_ns();
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        pthread_create(&target_threads[i], NULL, run_target, &targets[i]);
+        pthread_create(&source_threads[i], NULL, run_source, &sources[i]);
+    }
+    for (unsigned i = 0; i < options.endpoints; i++)
+        pthread_join(source_threads[i], NULL);
+    uint64_t elapsed_ns = gw_clock_ns() - start;
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        gw_ep_close(sources[i].ep);
+        pthread_join(target_threads[i], NULL);
+        gw_ep_close(targets[i].ep);
+        gw_rmr_close(sources[i].rmr);
+        gw_mr_dereg(mrs[i]);
+        munmap(sources[i].memory, options.region);
+        munmap(targets[i].memory, options.region);
+    }
+    gw_domain_close(source_domain);
+    gw_domain_close(target_domain);
+    report(elapsed_ns, sources, targets, copy, plain);
+    return 0;
+}
