@@ -26,6 +26,7 @@ enum gw_hs_state { /* source */
 enum gw_hs_event {
     GW_HSE_BACK_OUT, /* link lost, cancel, failure, budget, digest: before COMMITTED */
     GW_HSE_PAUSE_CALLED,
+    GW_HSE_PAUSE_FAILED,
     GW_HSE_PREPARED,
     GW_HSE_RELEASED,
     GW_HSE_RELEASE_FAILED,

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT
+/* Precopy: a round is "every owner sends its dirty pages, then a fence"; it is over when the target
+ * has joined the fences of all page endpoints. Then every owner's dirty log is synced, on the pool,
+ * and convergence judges: another round, the last one, or never. */
+#include "core/source.h"
+
+#include "core/base/bytes.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define WISHES_BATCH 512u
+
+void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uint64_t *tx_bytes)
+{
+    *totals = (struct gw_sender_stats){0};
+    *tx_bytes = 0;
+    uint64_t copied = 0;
+    uint64_t calls = 0;
+    for (unsigned i = 0; i < src->page_count; i++) {
+        struct gw_page_out_stats stats;
+        gw_page_out_stats(src->pages[i], &stats);
+        totals->normal_pages += stats.sender.normal_pages;
+        totals->duplicate_pages += stats.sender.duplicate_pages;
+        totals->bytes += stats.sender.bytes;
+        *tx_bytes += stats.tx_bytes;
+        copied += stats.copied_bytes;
+        calls += stats.system_calls;
+    }
+    if (src->control) {
+        struct gw_ep_attr attr;
+        gw_ep_query(src->control, &attr);
+        *tx_bytes += attr.tx_bytes;
+        calls += attr.system_calls;
+    }
+    uint64_t now = gw_clock_ns();
+    pthread_mutex_lock(&src->stats_lock);
+    struct gw_stats *stats = &src->stats;
+    stats->transferred_bytes = *tx_bytes;
+    stats->normal_pages = totals->normal_pages;
+    stats->duplicate_pages = totals->duplicate_pages;
+    stats->copied_bytes = copied;
+    stats->wire_system_calls = calls;
+    if (src->chunks)
+        stats->registered_bytes_peak = gw_chunks_registered_peak(src->chunks);
+    if (src->step == GW_SRC_SEND || src->step == GW_SRC_FINAL_SEND) {
+        uint64_t done = (totals->normal_pages - src->round_normal_before) +
+                        (totals->duplicate_pages - src->round_duplicate_before);
+        uint64_t left = src->round_dirty_pages > done ? src->round_dirty_pages - done : 0;
+        stats->remaining_bytes = left * GW_PAGE_BYTES;
+        uint64_t ns = now - src->round_begun_ns;
+        if (ns > 10 * GW_NS_PER_MS) {
+            double seconds = (double)ns / 1e9;
+            stats->mbps = (double)(totals->bytes - src->round_bytes_before) * 8 / 1e6 / seconds;
+            stats->pages_per_second = (uint64_t)((double)done / seconds);
+        }
+    }
+    if (src->pause_called_ns == 0)
+        stats->precopy_bytes = totals->bytes;
+    else
+        stats->downtime_bytes = totals->bytes - stats->precopy_bytes;
+    if (!(stats->status == GW_STATUS_COMPLETED))
+        stats->total_ns = now - src->started_ns;
+    pthread_mutex_unlock(&src->stats_lock);
+}
+
+/* ---- sending -------------------------------------------------------------------------------------- */
+
+void gw_source_begin_round(struct gw_source *src, bool final)
+{
+    struct gw_sender_stats totals;
+    uint64_t tx_bytes;
+    uint64_t dirty = gw_ram_dirty_pages(src->ram); /* nobody sends or syncs now */
+    gw_source_totals(src, &totals, &tx_bytes);
+    src->round++;
+    src->fenced_count = 0;
+    src->joined = false;
+    src->round_dirty_pages = dirty;
+    src->round_bytes_before = totals.bytes;
+    src->round_normal_before = totals.normal_pages;
+    src->round_duplicate_before = totals.duplicate_pages;
+    src->round_begun_ns = gw_clock_ns();
+    src->step = final ? GW_SRC_FINAL_SEND : GW_SRC_SEND;
+    for (unsigned i = 0; i < src->page_count; i++)
+        gw_page_out_begin(src->pages[i], src->round, src->round == 1, final);
+}
+
+void gw_source_first_round(struct gw_source *src)
+{
+    uint64_t now = gw_clock_ns();
+    pthread_mutex_lock(&src->stats_lock);
+    src->stats.setup_ns = now - src->started_ns;
+    src->stats.endpoints = src->page_count;
+    pthread_mutex_unlock(&src->stats_lock);
+    struct gw_error err = GW_ERROR_INIT;
+    if (gw_source_open_stream(src, &err) < 0) {
+        gw_source_fail(src, &err);
+        return;
+    }
+    gw_source_status(src, GW_STATUS_ACTIVE);
+    gw_source_begin_round(src, false);
+    gw_source_wish(src, now);
+}
+
+/* Wishes go out far ahead of the data, in batches, and wait for nothing. */
+uint64_t gw_source_wish(struct gw_source *src, uint64_t now_ns)
+{
+    static const unsigned batch = WISHES_BATCH;
+    if (!src->chunks || src->wishes_done || !src->channel)
+        return GW_NEVER_NS;
+    struct gw_wish wishes[WISHES_BATCH];
+    uint8_t buf[WISHES_BATCH * 32];
+    struct gw_error err = GW_ERROR_INIT;
+    for (;;) {
+        struct gw_message msg = {.type = GW_MSG_WISHES};
+        if (!gw_channel_has_room(src->channel, sizeof(buf) + GW_MESSAGE_HEADER_BYTES))
+            return now_ns + GW_NS_PER_MS;
+        int count = gw_chunks_wish(src->chunks, wishes, batch, &err);
+        if (count < 0) {
+            gw_source_fail(src, &err);
+            return GW_NEVER_NS;
+        }
+        if (count == 0) {
+            src->wishes_done = !(gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED);
+            return src->wishes_done ? GW_NEVER_NS : now_ns + GW_NS_PER_MS;
+        }
+        struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
+        for (int i = 0; i < count; i++) {
+            struct gw_range_msg range = {.block = wishes[i].block,
+                                         .first = wishes[i].offset,
+                                         .count = wishes[i].bytes};
+            int rc = gw_list_add_range(&list, GW_MSG_WISHES, &range);
+            gw_assert(rc == 0);
+        }
+        msg.u.list.data = list.buf;
+        msg.u.list.bytes = list.used;
+        if (gw_source_say(src, &msg) < 0)
+            return GW_NEVER_NS;
+    }
+}
+
+static void round_over(struct gw_source *src)
+{
+    struct gw_sender_stats totals;
+    uint64_t tx_bytes;
+    uint64_t now = gw_clock_ns();
+    src->round_busy_ns = now - src->round_begun_ns;
+    gw_source_totals(src, &totals, &tx_bytes);
+    gw_source_begin_sync(src, false);
+}
+
+static void maybe_over(struct gw_source *src)
+{
+    if (src->fenced_count < src->page_count)
+        return;
+    if (src->step == GW_SRC_FINAL_SEND)
+        gw_source_final_fenced(src);
+    else if (src->step == GW_SRC_SEND && src->joined)
+        round_over(src);
+}
+
+void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number)
+{
+    struct gw_source *src = engine;
+    (void)owner;
+    if (number != src->round || (src->step != GW_SRC_SEND && src->step != GW_SRC_FINAL_SEND))
+        return;
+    src->fenced_count++;
+    if (src->fenced_count == src->page_count)
+        src->final_put_ns = gw_clock_ns();
+    maybe_over(src);
+}
+
+void gw_source_on_joined(struct gw_source *src, uint32_t number)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (number != src->round || src->joined) {
+        gw_fail(&err, -EPROTO, "JOINED %" PRIu32 " while fence %" PRIu32 " is out", number,
+                src->round);
+        gw_source_fail(src, &err);
+        return;
+    }
+    src->joined = true;
+    if (src->pause_called_ns) {
+        pthread_mutex_lock(&src->stats_lock);
+        src->stats.downtime.fences_ns = gw_clock_ns() - src->final_put_ns;
+        pthread_mutex_unlock(&src->stats_lock);
+    }
+    maybe_over(src);
+}
+
+void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)
+{
+    struct gw_source *src = engine;
+    (void)owner;
+    /* Once every fence is joined nothing travels there any more. */
+    if (src->step >= GW_SRC_STREAM && (src->joined || src->step >= GW_SRC_HANDOVER))
+        return;
+    gw_source_fail(src, err);
+}
+
+/* ---- syncing ---------------------------------------------------------------------------------------- */
+
+static void sync_run(struct gw_job *job)
+{
+    struct gw_source_job *sync = GW_CONTAINER_OF(job, struct gw_source_job, job);
+    uint64_t begun = gw_clock_ns();
+    gw_error_clear(&sync->err);
+    sync->found = 0;
+    sync->rc = gw_dirty_sync(sync->src->ram, sync->owner, &sync->found, &sync->err);
+    sync->took_ns = gw_clock_ns() - begun;
+}
+
+static void record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns)
+{
+    struct gw_sender_stats totals;
+    uint64_t tx_bytes;
+    gw_source_totals(src, &totals, &tx_bytes);
+    uint64_t rate = dirtied_ns ? (uint64_t)((unsigned __int128)found * GW_NS_PER_S / dirtied_ns) : 0;
+    struct gw_round round = {
+        .struct_bytes = sizeof(round),
+        .number = src->round,
+        .duration_ns = src->round_busy_ns,
+        .dirty_pages = src->round_dirty_pages,
+        .normal_pages = totals.normal_pages - src->round_normal_before,
+        .duplicate_pages = totals.duplicate_pages - src->round_duplicate_before,
+        .bytes = totals.bytes - src->round_bytes_before,
+        .dirty_pages_rate = rate,
+        .paused = src->pause_called_ns != 0,
+    };
+    pthread_mutex_lock(&src->stats_lock);
+    if (src->round_count < GW_ROUNDS_KEPT)
+        src->rounds[src->round_count] = round;
+    src->round_count++;
+    if (!round.paused) {
+        src->stats.dirty_pages_rate = rate;
+        src->stats.dirty_sync_count++;
+    }
+    pthread_mutex_unlock(&src->stats_lock);
+    gw_source_tell_round(src, &round);
+}
+
+static void stalled(struct gw_source *src)
+{
+    const struct gw_converge *facts = &src->converge;
+    char why[160];
+    snprintf(why, sizeof(why), "dirties %.1f Gb/s, wire carries %.1f Gb/s",
+             (double)facts->dirty_rate * 8 / 1e9, (double)facts->bandwidth * 8 / 1e9);
+    if (!src->stall_told)
+        gw_source_tell(src, GW_EVENT_STALL, NULL, "%s", why);
+    src->stall_told = true;
+    if (src->params.stall_action == GW_STALL_SWITCH) {
+        gw_source_switch(src);
+        return;
+    }
+    if (src->params.stall_action == GW_STALL_WAIT) {
+        gw_source_begin_round(src, false);
+        return;
+    }
+    struct gw_error err = GW_ERROR_INIT;
+    gw_fail_code(&err, -ETIME, GW_CODE_NO_CONVERGENCE,
+                 "the guest %s: %" PRIu64 " MiB would remain after every round", why,
+                 facts->remaining_bytes >> 20);
+    gw_error_hint(&err, "raise downtime-limit to %" PRIu64
+                        " ms or max-bandwidth, slow the guest down, or set x-stall-action=switch",
+                  gw_converge_downtime_ns(facts, &(struct gw_converge_limits){
+                                                     .max_bandwidth = src->params.max_bandwidth}) /
+                          GW_NS_PER_MS +
+                      1);
+    gw_source_fail(src, &err);
+}
+
+static void judge(struct gw_source *src, uint64_t found)
+{
+    uint64_t now = gw_clock_ns();
+    uint64_t dirtied_ns = now - src->armed_ns;
+    src->armed_ns = now;
+    struct gw_sender_stats totals;
+    uint64_t tx_bytes;
+    gw_source_totals(src, &totals, &tx_bytes);
+    uint64_t remaining = gw_ram_dirty_pages(src->ram) * GW_PAGE_BYTES;
+    struct gw_round_facts facts = {
+        .sent_bytes = totals.bytes - src->round_bytes_before,
+        .busy_ns = src->round_busy_ns,
+        .dirtied_bytes = found * GW_PAGE_BYTES,
+        .dirtied_ns = dirtied_ns,
+        .remaining_bytes = remaining,
+    };
+    struct gw_converge_limits limits = {
+        .downtime_limit_ns = src->params.downtime_limit_ms * GW_NS_PER_MS,
+        .max_bandwidth = src->params.max_bandwidth,
+        .avail_switchover_bandwidth = src->params.avail_switchover_bandwidth,
+    };
+    record_round(src, found, dirtied_ns);
+    enum gw_converge_verdict verdict = gw_converge_judge(&src->converge, &facts, &limits);
+    uint64_t expected = gw_converge_downtime_ns(&src->converge, &limits);
+    pthread_mutex_lock(&src->stats_lock);
+    src->stats.remaining_bytes = remaining;
+    src->stats.expected_downtime_ns = expected == GW_NEVER_NS ? 0 : expected;
+    pthread_mutex_unlock(&src->stats_lock);
+    if (verdict == GW_CONVERGE_SWITCH)
+        gw_source_switch(src);
+    else if (verdict == GW_CONVERGE_STALLED)
+        stalled(src);
+    else
+        gw_source_begin_round(src, false);
+}
+
+static void sync_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    struct gw_source_job *sync = GW_CONTAINER_OF(mail, struct gw_source_job, job.done);
+    sync->busy = false;
+    src->syncs_busy--;
+    if (src->step != GW_SRC_SYNC && src->step != GW_SRC_FINAL_SYNC)
+        return;
+    if (sync->rc < 0) {
+        gw_source_fail(src, &sync->err);
+        return;
+    }
+    if (src->syncs_busy > 0)
+        return;
+    if (src->step == GW_SRC_FINAL_SYNC) {
+        gw_source_final_synced(src);
+        return;
+    }
+    uint64_t found = 0;
+    for (unsigned i = 0; i < src->page_count; i++)
+        found += src->sync[i].found;
+    judge(src, found);
+}
+
+void gw_source_begin_sync(struct gw_source *src, bool final)
+{
+    src->step = final ? GW_SRC_FINAL_SYNC : GW_SRC_SYNC;
+    src->sync_begun_ns = gw_clock_ns();
+    src->syncs_busy = src->page_count;
+    for (unsigned i = 0; i < src->page_count; i++) {
+        src->sync[i].owner = i;
+        gw_source_post(src, &src->sync[i], sync_run, sync_done);
+    }
+}

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: MIT
+/* The source's engine: one step, what messages mean, how it backs out and ends. Its thread is the
+ * shell at the end. A failure before COMMITTED always leads to the guest running on here; after it,
+ * link failures lead to asking (source_settle.c). */
+#include "core/source.h"
+
+#include "core/base/alloc.h"
+#include "core/base/bytes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LINGER_NS GW_NS_PER_S
+
+/* ---- telling ----------------------------------------------------------------------------------- */
+
+static void event_run(struct gw_call *call)
+{
+    struct gw_source_event *told = GW_CONTAINER_OF(call, struct gw_source_event, call);
+    struct gw_source *src = told->src;
+    if (src->ops.event)
+        src->ops.event(src->ctx, &told->event);
+    gw_free(told);
+    atomic_fetch_sub_explicit(&src->calls_in_loop, 1, memory_order_release);
+}
+
+static struct gw_source_event *new_event(struct gw_source *src, enum gw_event_type type)
+{
+    struct gw_source_event *told = gw_zalloc(1, sizeof(*told));
+    if (!told)
+        return NULL; /* an event is a courtesy; the state is in gw_source_stats() all the same */
+    told->call.run = event_run;
+    told->src = src;
+    told->event.struct_bytes = sizeof(told->event);
+    told->event.type = type;
+    told->event.time_ns = gw_clock_ns();
+    told->event.text = told->text;
+    pthread_mutex_lock(&src->stats_lock);
+    told->event.status = src->stats.status;
+    pthread_mutex_unlock(&src->stats_lock);
+    return told;
+}
+
+static void post_event(struct gw_source *src, struct gw_source_event *told)
+{
+    atomic_fetch_add_explicit(&src->calls_in_loop, 1, memory_order_relaxed);
+    gw_loop_post(src->loop, &told->call);
+}
+
+void gw_source_tell(struct gw_source *src, enum gw_event_type type, const struct gw_error *err,
+                    const char *format, ...)
+{
+    struct gw_source_event *told = new_event(src, type);
+    if (!told)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(told->text, sizeof(told->text), format, args);
+    va_end(args);
+    if (err) {
+        told->error = *err;
+        told->event.error = &told->error;
+    }
+    post_event(src, told);
+}
+
+void gw_source_tell_round(struct gw_source *src, const struct gw_round *round)
+{
+    struct gw_source_event *told = new_event(src, GW_EVENT_ROUND);
+    if (!told)
+        return;
+    told->round = *round;
+    told->event.round = &told->round;
+    post_event(src, told);
+}
+
+void gw_source_status(struct gw_source *src, enum gw_status status)
+{
+    pthread_mutex_lock(&src->stats_lock);
+    bool changed = src->stats.status != status;
+    src->stats.status = status;
+    pthread_mutex_unlock(&src->stats_lock);
+    if (changed)
+        gw_source_tell(src, GW_EVENT_STATUS, NULL, "%s", gw_status_name(status));
+}
+
+/* ---- jobs and callbacks ------------------------------------------------------------------------------ */
+
+void gw_source_post(struct gw_source *src, struct gw_source_job *job,
+                    void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *))
+{
+    gw_assert(!job->busy);
+    job->busy = true;
+    job->src = src;
+    job->err.struct_bytes = sizeof(job->err);
+    job->job.run = run;
+    job->job.reply = &src->inbox;
+    job->job.done.deliver = done;
+    gw_pool_post(src->pool, &job->job);
+}
+
+static void call_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    (void)mail;
+    src->call.busy = false;
+    src->call.finished(src, src->call.rc);
+}
+
+static void call_run(struct gw_call *call)
+{
+    struct gw_source_call *asked = GW_CONTAINER_OF(call, struct gw_source_call, call);
+    struct gw_source *src = asked->src;
+    gw_error_clear(&asked->err);
+    asked->begun_ns = gw_clock_ns();
+    asked->rc = asked->run(src, &asked->err);
+    asked->took_ns = gw_clock_ns() - asked->begun_ns;
+    if (asked->rc < 0 && !gw_error_is_set(&asked->err))
+        gw_fail_code(&asked->err, asked->rc, GW_CODE_GUEST, "a callback of the guest failed (%s)",
+                     strerror(-asked->rc));
+    gw_mail_post(&src->inbox, &asked->done);
+    atomic_fetch_sub_explicit(&src->calls_in_loop, 1, memory_order_release);
+}
+
+void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct gw_error *),
+                   void (*finished)(struct gw_source *, int))
+{
+    struct gw_source_call *asked = &src->call;
+    gw_assert(!asked->busy);
+    asked->busy = true;
+    asked->src = src;
+    asked->err.struct_bytes = sizeof(asked->err);
+    asked->call.run = call_run;
+    asked->done.deliver = call_done;
+    asked->run = run;
+    asked->finished = finished;
+    atomic_fetch_add_explicit(&src->calls_in_loop, 1, memory_order_relaxed);
+    gw_loop_post(src->loop, &asked->call);
+}
+
+int gw_source_say(struct gw_source *src, const struct gw_message *msg)
+{
+    if (!src->channel)
+        return -ENOTCONN;
+    return gw_channel_send(src->channel, msg);
+}
+
+/* ---- failing -------------------------------------------------------------------------------------------- */
+
+static void back_out(struct gw_source *src)
+{
+    bool cancelled = src->end_status == GW_STATUS_CANCELLED;
+    gw_source_status(src, cancelled ? GW_STATUS_CANCELLING : GW_STATUS_FAILING);
+    src->step = GW_SRC_HANDOVER;
+    gw_source_back_out(src);
+}
+
+void gw_source_fail(struct gw_source *src, const struct gw_error *err)
+{
+    if (gw_source_is_committed(src) || src->end_status != GW_STATUS_NONE)
+        return; /* decided already, or backing out for an earlier reason */
+    gw_error_clear(&src->err);
+    gw_error_copy(&src->err, err);
+    gw_error_phase(&src->err, gw_status_name(src->stats.status));
+    gw_error_place(&src->err, "%s", src->uri.text);
+    src->end_status = err->rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
+    gw_log_warn(&src->log, "source", "%s", src->err.message);
+    back_out(src);
+}
+
+static void link_lost(struct gw_source *src, const struct gw_error *err)
+{
+    gw_source_close_link(src);
+    if (src->step == GW_SRC_LINGER) {
+        src->linger_until_ns = 0;
+        return;
+    }
+    if (gw_source_is_committed(src)) {
+        gw_log_warn(&src->log, "handover", "link lost after COMMIT: %s", err->message);
+        gw_source_event(src, GW_HSE_LINK_LOST);
+        return;
+    }
+    gw_source_fail(src, err);
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------- */
+
+static void on_failed(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    const struct gw_error *said = &msg->u.failed.error;
+    gw_fail_code(&err, said->code == GW_CODE_CANCELLED ? -ECONNABORTED : -EREMOTEIO,
+                 said->code ? said->code : GW_CODE_REFUSED, "the target gave up");
+    gw_error_peer(&err, said->message, strlen(said->message));
+    if (said->hint[0])
+        gw_error_hint(&err, "%s", said->hint);
+    if (said->place[0])
+        gw_error_place(&err, "%s", said->place);
+    gw_source_fail(src, &err);
+}
+
+static void on_released(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_list_cursor cursor;
+    struct gw_range_msg range;
+    gw_list_begin(&cursor, msg->u.list);
+    while (gw_list_next_range(&cursor, GW_MSG_RELEASED, &range)) {
+        struct gw_wish which = {
+            .block = range.block, .offset = range.first, .bytes = range.count};
+        if (src->chunks)
+            gw_chunks_released(src->chunks, &which);
+    }
+}
+
+static void on_unknown_session(struct gw_source *src)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (gw_source_is_committed(src)) {
+        gw_source_event(src, GW_HSE_SAID_UNKNOWN); /* proves nothing */
+        return;
+    }
+    gw_fail(&err, -EPROTO, "UNKNOWN before COMMIT");
+    gw_source_fail(src, &err);
+}
+
+static void on_message(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    switch (msg->type) {
+    case GW_MSG_HELLO_REPLY:
+        gw_source_on_hello_reply(src, msg);
+        break;
+    case GW_MSG_BLOCKS_OK:
+        gw_source_on_blocks_ok(src, msg);
+        break;
+    case GW_MSG_KEYS:
+        gw_source_on_keys(src, msg);
+        break;
+    case GW_MSG_RELEASED:
+        on_released(src, msg);
+        break;
+    case GW_MSG_JOINED:
+        gw_source_on_joined(src, msg->u.number);
+        break;
+    case GW_MSG_PREPARED:
+        gw_source_on_prepared(src, msg);
+        break;
+    case GW_MSG_OUTCOME:
+        gw_source_on_outcome(src, msg);
+        break;
+    case GW_MSG_UNKNOWN:
+        on_unknown_session(src);
+        break;
+    case GW_MSG_FAILED:
+        on_failed(src, msg);
+        break;
+    default:
+        gw_fail(&err, -EPROTO, "%s does not come from a target", gw_message_name(msg->type));
+        gw_source_fail(src, &err);
+        break;
+    }
+}
+
+/* Messages of a session that is backing out mean nothing but that the peer has answered. */
+static bool is_listening(const struct gw_source *src)
+{
+    return src->end_status == GW_STATUS_NONE || gw_source_awaits_outcome(src);
+}
+
+static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_message msg;
+    int rc = 0;
+    while (src->channel && (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
+        if (is_listening(src) && src->step < GW_SRC_LINGER)
+            on_message(src, &msg);
+        else if (msg.type == GW_MSG_OUTCOME || msg.type == GW_MSG_FAILED)
+            src->linger_until_ns = 0; /* our ABORT was heard */
+    }
+    if (src->channel && rc >= 0)
+        rc = gw_channel_step(src->channel, now_ns, &err);
+    if (!src->channel)
+        return GW_NEVER_NS;
+    if (rc < 0) {
+        link_lost(src, &err);
+        return now_ns;
+    }
+    return gw_channel_wake_ns(src->channel);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+void gw_source_finish(struct gw_source *src, enum gw_status status)
+{
+    src->end_status = status;
+    src->step = GW_SRC_LINGER;
+    /* Only a peer that still listens gets the last message: give it a moment to close. */
+    src->linger_until_ns = gw_clock_ns() + LINGER_NS;
+}
+
+static void stop_pages(struct gw_source *src)
+{
+    struct gw_sender_stats totals;
+    uint64_t tx_bytes;
+    gw_source_totals(src, &totals, &tx_bytes);
+    for (unsigned i = 0; i < src->page_count; i++) {
+        gw_page_out_stop(src->pages[i]);
+        src->pages[i] = NULL;
+    }
+    src->page_count = 0;
+}
+
+static void close_regions(struct gw_source *src)
+{
+    gw_chunks_free(src->chunks);
+    src->chunks = NULL;
+    for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++) {
+        struct gw_block *block = gw_ram_block(src->ram, i);
+        gw_rmr_close(block->rmr);
+        block->rmr = NULL;
+    }
+    gw_domain_close(src->dom);
+    src->dom = NULL;
+}
+
+static void cleanup_run(struct gw_job *job)
+{
+    struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
+    src->work.rc = 0;
+    gw_dirty_stop(src->ram);
+}
+
+static void over(struct gw_source *src)
+{
+    bool completed = src->end_status == GW_STATUS_COMPLETED;
+    src->step = GW_SRC_OVER;
+    pthread_mutex_lock(&src->stats_lock);
+    if (!completed)
+        src->stats.total_ns = gw_clock_ns() - src->started_ns;
+    gw_error_clear(&src->result_err);
+    if (!completed)
+        gw_error_copy(&src->result_err, &src->err);
+    src->result = completed ? 0 : src->err.rc ? src->err.rc : -EIO;
+    pthread_mutex_unlock(&src->stats_lock);
+    gw_source_status(src, src->end_status);
+    gw_source_tell(src, GW_EVENT_ENDED, completed ? NULL : &src->err, "%s",
+                   gw_status_name(src->end_status));
+    /* Release: whoever sees running false sees the result. */
+    atomic_store_explicit(&src->running, false, memory_order_release);
+}
+
+static void cleanup_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    (void)mail;
+    src->work.busy = false;
+    src->tracking = false;
+}
+
+static bool jobs_are_quiet(const struct gw_source *src)
+{
+    return !src->work.busy && !src->connect.busy && src->syncs_busy == 0 && !src->call.busy;
+}
+
+static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
+{
+    if (src->step == GW_SRC_LINGER) {
+        if (src->channel && now_ns < src->linger_until_ns)
+            return src->linger_until_ns;
+        stop_pages(src);
+        gw_source_close_link(src);
+        src->step = GW_SRC_CLEANUP;
+    }
+    if (!jobs_are_quiet(src))
+        return GW_NEVER_NS; /* their mail wakes us */
+    if (src->tracking) {
+        gw_source_post(src, &src->work, cleanup_run, cleanup_done);
+        return GW_NEVER_NS;
+    }
+    close_regions(src);
+    gw_source_drop_items(src);
+    over(src);
+    return now_ns;
+}
+
+/* ---- the step ----------------------------------------------------------------------------------------------------- */
+
+static void take_params(struct gw_source *src)
+{
+    pthread_mutex_lock(&src->params_lock);
+    src->params.max_bandwidth = src->params_live.max_bandwidth;
+    src->params.downtime_limit_ms = src->params_live.downtime_limit_ms;
+    src->params.avail_switchover_bandwidth = src->params_live.avail_switchover_bandwidth;
+    src->params.stall_action = src->params_live.stall_action;
+    pthread_mutex_unlock(&src->params_lock);
+    uint64_t rate = src->params.max_bandwidth;
+    if (src->pause_called_ns && src->params.avail_switchover_bandwidth)
+        rate = src->params.avail_switchover_bandwidth;
+    gw_throttle_set(&src->throttle, rate);
+}
+
+static void take_cancel(struct gw_source *src)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (src->end_status != GW_STATUS_NONE ||
+        atomic_load_explicit(&src->decision, memory_order_acquire) != GW_DECIDED_CANCEL)
+        return;
+    gw_fail(&err, -ECANCELED, "cancelled");
+    gw_source_fail(src, &err);
+}
+
+static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
+{
+    switch (src->step) {
+    case GW_SRC_CONNECT:
+    case GW_SRC_HELLO:
+    case GW_SRC_CONNECT_PAGES:
+    case GW_SRC_TRACK:
+    case GW_SRC_OFFER:
+        return gw_source_setup_step(src, now_ns);
+    case GW_SRC_SEND:
+    case GW_SRC_SYNC: {
+        uint64_t wish_ns = gw_source_wish(src, now_ns);
+        return gw_source_stream_items(src) ? wish_ns : now_ns + GW_NS_PER_MS;
+    }
+    case GW_SRC_PRE_SWITCHOVER:
+        if (atomic_load_explicit(&src->continue_asked, memory_order_acquire))
+            gw_source_pause(src);
+        return GW_NEVER_NS;
+    case GW_SRC_STREAM:
+        gw_source_stream_step(src);
+        return src->item_next < src->item_count ? now_ns + GW_NS_PER_MS : GW_NEVER_NS;
+    case GW_SRC_PREPARE:
+        if (now_ns >= src->device_deadline_ns) {
+            struct gw_error err = GW_ERROR_INIT;
+            gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
+                         "the target did not load the devices within %llu ms",
+                         (unsigned long long)src->params.device_timeout_ms);
+            gw_error_hint(&err, "raise x-device-timeout");
+            gw_source_fail(src, &err);
+        }
+        return src->device_deadline_ns;
+    case GW_SRC_HANDOVER:
+        return gw_source_settle_step(src, now_ns);
+    case GW_SRC_PAUSE:
+    case GW_SRC_FINAL_SYNC:
+    case GW_SRC_FINAL_SEND:
+    case GW_SRC_LINGER:
+    case GW_SRC_CLEANUP:
+    case GW_SRC_OVER:
+        break;
+    }
+    return GW_NEVER_NS;
+}
+
+uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns)
+{
+    gw_mail_drain(&src->inbox, src);
+    take_params(src);
+    take_cancel(src);
+    uint64_t link_ns = step_link(src, now_ns);
+    uint64_t work_ns = step_work(src, now_ns);
+    uint64_t end_ns = src->step == GW_SRC_LINGER || src->step == GW_SRC_CLEANUP
+                          ? end_step(src, now_ns)
+                          : GW_NEVER_NS;
+    if (src->page_count > 0 && src->step < GW_SRC_LINGER) {
+        struct gw_sender_stats totals;
+        uint64_t tx_bytes;
+        gw_source_totals(src, &totals, &tx_bytes);
+        end_ns = gw_min_u64(end_ns, now_ns + 50 * GW_NS_PER_MS); /* statistics stay fresh */
+    }
+    return gw_min_u64(gw_min_u64(link_ns, work_ns), end_ns);
+}
+
+void *gw_source_thread(void *arg)
+{
+    struct gw_source *src = arg;
+    while (src->step != GW_SRC_OVER) {
+        uint64_t now_ns = gw_clock_ns();
+        uint64_t wake_ns = gw_source_step_now(src, now_ns);
+        if (wake_ns <= now_ns || src->step == GW_SRC_OVER)
+            continue;
+        struct pollfd fds[4] = {{.fd = src->inbox.fd, .events = POLLIN}};
+        int count = src->control ? gw_ep_arm(src->control, &fds[1], 3, &wake_ns) : 0;
+        if (wake_ns == 0)
+            continue;
+        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
+        if (src->control)
+            gw_ep_awake(src->control, &fds[1], (unsigned)count);
+    }
+    return NULL;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* core/source.h - the source's engine, as its files share it: source_api.c (the embedder's side),
+ * source.c (step, messages, ending), source_setup.c (connecting to first round), precopy.c (rounds),
+ * switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the way back).
+ *
+ * Everything here belongs to the engine's thread, except what says otherwise. */
+#ifndef GW_CORE_SOURCE_H
+#define GW_CORE_SOURCE_H
+
+#include "control/channel.h"
+#include "control/handshake.h"
+#include "core/base/clock.h"
+#include "core/converge.h"
+#include "core/devices.h"
+#include "core/handover.h"
+#include "core/loop.h"
+#include "core/page_out.h"
+#include "core/params.h"
+#include "core/shell.h"
+#include "ram/chunk.h"
+#include "ram/digest.h"
+#include "ram/dirty.h"
+
+#include <godwit/source.h>
+#include <stdatomic.h>
+
+#define GW_ROUNDS_KEPT 256
+
+/* What the engine is waiting for. */
+enum gw_source_step {
+    GW_SRC_CONNECT,      /* control endpoint: job */
+    GW_SRC_HELLO,        /* HELLO_REPLY */
+    GW_SRC_CONNECT_PAGES, /* page endpoints: jobs, one after the other */
+    GW_SRC_TRACK,        /* dirty sources start, populated map: job */
+    GW_SRC_OFFER,        /* BLOCKS_OK */
+    GW_SRC_SEND,         /* a round is being sent: all fenced and JOINED */
+    GW_SRC_SYNC,         /* dirty sync: jobs */
+    GW_SRC_PRE_SWITCHOVER,
+    GW_SRC_PAUSE,        /* pause callback */
+    GW_SRC_FINAL_SYNC,
+    GW_SRC_FINAL_SEND,   /* all fenced; device state saved */
+    GW_SRC_STREAM,       /* digest; device state and PREPARE handed to the channel */
+    GW_SRC_PREPARE,      /* PREPARED */
+    GW_SRC_HANDOVER,     /* the handover table decides (release, COMMIT, outcome, way back) */
+    GW_SRC_LINGER,       /* the last message goes out; the peer closes */
+    GW_SRC_CLEANUP,      /* dirty sources stop: job */
+    GW_SRC_OVER,
+};
+
+/* Cancel and COMMIT race here, by one compare-exchange. */
+enum gw_decision { GW_DECIDED_NOTHING, GW_DECIDED_CANCEL, GW_DECIDED_COMMIT };
+
+struct gw_source_call { /* one embedder callback at a time */
+    struct gw_call call;
+    struct gw_mail done;
+    struct gw_source *src;
+    int (*run)(struct gw_source *src, struct gw_error *err); /* on the loop's thread */
+    void (*finished)(struct gw_source *src, int rc);         /* on the engine's thread */
+    int rc;
+    struct gw_error err;
+    uint64_t begun_ns, took_ns;
+    bool busy;
+};
+
+struct gw_source_job { /* one blocking job of the pool */
+    struct gw_job job;
+    struct gw_source *src;
+    unsigned owner;
+    int rc;
+    uint64_t found; /* sync: pages newly dirty */
+    uint64_t took_ns;
+    struct gw_error err;
+    bool busy;
+};
+
+struct gw_source_event {
+    struct gw_call call;
+    struct gw_source *src;
+    struct gw_event event;
+    struct gw_round round;
+    struct gw_error error;
+    char text[256];
+    bool on_heap;
+};
+
+struct gw_source {
+    /* set once, by the embedder's thread */
+    struct gw_loop *loop;
+    struct gw_source_ops ops;
+    void *ctx;
+    struct gw_log log;
+    char machine[256];
+    struct gw_ram *ram;
+    struct gw_devices devices;
+    struct gw_pool *pool;
+    struct gw_inbox inbox;
+    pthread_t thread;
+    bool thread_runs; /* embedder's thread: the engine's thread is to be joined */
+
+    _Atomic int decision;      /* enum gw_decision */
+    _Atomic bool running;      /* from start until over */
+    _Atomic bool unknown;      /* the outcome is reported unknown */
+    _Atomic bool stuck;        /* retake or resume failed */
+    _Atomic bool continue_asked;
+    _Atomic bool abandoned;    /* gw_source_free(): end even if the outcome is unknown */
+    _Atomic int resolution;    /* 0, or 1 + enum gw_source_resolution, taken by the engine */
+    _Atomic int calls_in_loop; /* posted and not yet run; free waits for 0 */
+
+    pthread_mutex_t params_lock;
+    struct gw_params params_live; /* guarded by params_lock: as set; params is the engine's copy */
+    struct gw_params params;
+
+    /* one migration */
+    struct gw_uri uri;
+    uint64_t started_ns;
+    enum gw_source_step step;
+    enum gw_hs_state hs;
+    uint8_t session[GW_SESSION_BYTES];
+    struct gw_token token;
+    struct gw_domain *dom;
+    struct gw_endpoint *control;
+    struct gw_channel *channel;
+    struct gw_hello hello, granted;
+    struct gw_chunks *chunks;
+    struct gw_throttle throttle;
+    struct gw_page_out *pages[255];
+    unsigned page_count, page_wanted;
+    struct gw_source_job connect;
+    struct gw_uri connect_uri;
+    struct gw_endpoint *connected; /* result of the connect job */
+    uint64_t connect_again_ns, connect_until_ns;
+    struct gw_source_job work;                  /* track, digest, cleanup */
+    struct gw_source_job sync[255];
+    unsigned syncs_busy;
+    bool tracking;        /* dirty sources are started */
+    unsigned offer_next;  /* next block to offer */
+
+    struct gw_source_call call;
+    bool paused;
+
+    /* rounds */
+    uint32_t round; /* number of the current fence; 1 is the first */
+    unsigned fenced_count;
+    bool joined;
+    uint64_t round_begun_ns, round_busy_ns, sync_begun_ns, armed_ns;
+    uint64_t round_dirty_pages, round_bytes_before, round_normal_before, round_duplicate_before;
+    bool stall_told;
+    struct gw_converge converge;
+    uint64_t wishes_again_ns;
+    bool wishes_done;
+
+    /* switchover */
+    struct gw_writer *items; /* header, RAM START | RAM END, devices, EOF: one writer each */
+    unsigned item_room, item_count, item_next; /* the engine looks at [item_next, item_count) only */
+    size_t item_at;
+    bool items_saved, digest_done, prepare_sent;
+    uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
+    uint64_t precopy_bytes;
+
+    /* settle */
+    bool link_up, asking_timer_runs;
+    uint32_t attempt;
+    uint64_t settle_left_ns, settle_seen_ns, linger_until_ns;
+    enum gw_status end_status;
+    bool cancelled_by_us;
+
+    struct gw_error err; /* the first failure */
+
+    pthread_mutex_t stats_lock;
+    struct gw_stats stats; /* guarded by stats_lock, as is all below */
+    struct gw_round rounds[GW_ROUNDS_KEPT];
+    unsigned round_count;
+    struct gw_error result_err;
+    int result;
+};
+
+/* source.c */
+void gw_source_fail(struct gw_source *src, const struct gw_error *err); /* back out, if that may be */
+void gw_source_status(struct gw_source *src, enum gw_status status);
+void gw_source_tell(struct gw_source *src, enum gw_event_type type, const struct gw_error *err,
+                    const char *format, ...) GW_PRINTF(4, 5);
+void gw_source_tell_round(struct gw_source *src, const struct gw_round *round);
+void gw_source_post(struct gw_source *src, struct gw_source_job *job,
+                    void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *));
+/* Run an embedder callback: @run on the loop's thread, then @finished on the engine's. */
+void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct gw_error *),
+                   void (*finished)(struct gw_source *, int));
+int gw_source_say(struct gw_source *src, const struct gw_message *msg);
+void gw_source_finish(struct gw_source *src, enum gw_status status); /* linger, clean up, over */
+void *gw_source_thread(void *src);
+uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns);
+void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uint64_t *tx_bytes);
+
+/* source_setup.c */
+void gw_source_connect(struct gw_source *src);
+void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *msg);
+void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg);
+void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg);
+uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns);
+void gw_source_close_link(struct gw_source *src);
+int gw_source_open_channel(struct gw_source *src, struct gw_error *err);
+
+/* precopy.c */
+void gw_source_first_round(struct gw_source *src);
+void gw_source_begin_round(struct gw_source *src, bool final);
+void gw_source_begin_sync(struct gw_source *src, bool final);
+void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number);
+void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err);
+void gw_source_on_joined(struct gw_source *src, uint32_t number);
+uint64_t gw_source_wish(struct gw_source *src, uint64_t now_ns);
+
+/* switchover.c */
+void gw_source_switch(struct gw_source *src);
+void gw_source_pause(struct gw_source *src);
+void gw_source_final_synced(struct gw_source *src);
+void gw_source_final_fenced(struct gw_source *src);
+int gw_source_open_stream(struct gw_source *src, struct gw_error *err);
+bool gw_source_stream_items(struct gw_source *src); /* true: all that is ready is handed over */
+void gw_source_stream_step(struct gw_source *src);
+void gw_source_on_prepared(struct gw_source *src, const struct gw_message *msg);
+void gw_source_drop_items(struct gw_source *src);
+
+/* source_settle.c */
+void gw_source_event(struct gw_source *src, enum gw_hs_event event);
+void gw_source_back_out(struct gw_source *src); /* now, or when the callback that runs returns */
+bool gw_source_awaits_outcome(const struct gw_source *src);
+bool gw_source_is_committed(const struct gw_source *src);
+void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg);
+uint64_t gw_source_settle_step(struct gw_source *src, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT
+/* Set-up at the source: control endpoint, hello, page endpoints, dirty tracking, block offers. What
+ * may block (connecting, starting the dirty sources) runs in pool jobs; the engine goes on beating.
+ * The dirty sources are armed before anything is read; block offers go out meanwhile. */
+#include "core/source.h"
+
+#include "core/base/alloc.h"
+#include "core/base/bytes.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_NS (100 * GW_NS_PER_MS)
+#define OFFER_BUF_BYTES (64u << 10)
+
+/* ---- connecting ------------------------------------------------------------------------------- */
+
+static void connect_run(struct gw_job *job)
+{
+    struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, connect.job);
+    struct gw_wire_config config = {
+        .index = (uint16_t)src->connect.owner,
+        .deadline_ns = gw_clock_ns() + gw_max_u64(src->params.connect_timeout_ms, 1000) * GW_NS_PER_MS,
+        .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
+        .log = &src->log,
+    };
+    memcpy(config.session, src->session, sizeof(config.session));
+    src->connected = NULL;
+    gw_error_clear(&src->connect.err);
+    src->connect.rc =
+        gw_connect(src->dom, &src->connect_uri, &config, &src->connected, &src->connect.err);
+}
+
+static bool is_worth_another_try(int rc)
+{
+    return rc == -ECONNREFUSED || rc == -ENOENT || rc == -ECONNRESET || rc == -EAGAIN ||
+           rc == -EHOSTUNREACH || rc == -ENETUNREACH || rc == -ETIMEDOUT;
+}
+
+int gw_source_open_channel(struct gw_source *src, struct gw_error *err)
+{
+    struct gw_channel_config config = {.ep = src->control,
+                                       .peer_timeout_ns =
+                                           src->params.peer_timeout_ms * GW_NS_PER_MS};
+    src->channel = gw_channel_new(&config, err);
+    return src->channel ? 0 : -ENOMEM;
+}
+
+void gw_source_close_link(struct gw_source *src)
+{
+    gw_channel_free(src->channel);
+    src->channel = NULL;
+    gw_ep_close(src->control);
+    src->control = NULL;
+    src->link_up = false;
+}
+
+static void say_hello(struct gw_source *src)
+{
+    struct gw_hello *hello = &src->hello;
+    memset(hello, 0, sizeof(*hello));
+    hello->version_min = hello->version_max = GW_PROTOCOL_VERSION;
+    hello->flags = src->params.digest ? GW_HELLO_DIGEST : 0;
+    hello->page_bytes = GW_PAGE_BYTES;
+    hello->endpoints = (uint32_t)src->params.channels;
+    hello->message_payload_max = GW_PAYLOAD_BYTES_MAX;
+    hello->blocks_max = GW_BLOCKS_MAX;
+    hello->stripe_bytes = src->params.stripe_bytes;
+    hello->ram_bytes = gw_ram_bytes(src->ram);
+    hello->section_bytes_max = src->params.section_bytes_max;
+    hello->memlock_bytes = UINT64_MAX;
+    hello->peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS;
+    hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
+    hello->hold_timeout_ns = src->params.hold_timeout_ms * GW_NS_PER_MS;
+    hello->device_timeout_ns = src->params.device_timeout_ms * GW_NS_PER_MS;
+    snprintf(hello->machine, sizeof(hello->machine), "%s", src->machine);
+    snprintf(hello->agent, sizeof(hello->agent), "godwit %s", gw_version());
+    struct gw_message msg = {.type = GW_MSG_HELLO};
+    msg.u.hello = *hello;
+    src->step = GW_SRC_HELLO;
+    gw_source_say(src, &msg);
+}
+
+static void control_connected(struct gw_source *src)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    src->control = src->connected;
+    src->connected = NULL;
+    if (gw_source_open_channel(src, &err) < 0) {
+        gw_source_fail(src, &err);
+        return;
+    }
+    src->link_up = true;
+    say_hello(src);
+}
+
+static void start_track(struct gw_source *src);
+
+static void connect_next(struct gw_source *src)
+{
+    src->connect_again_ns = GW_NEVER_NS;
+    gw_source_connect(src);
+}
+
+static void page_connected(struct gw_source *src)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    unsigned owner = src->page_count;
+    struct gw_page_out_config config = {
+        .owner = owner,
+        .ep = src->connected,
+        .ram = src->ram,
+        .chunks = src->chunks,
+        .throttle = &src->throttle,
+        .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
+        .engine_inbox = &src->inbox,
+        .fenced = gw_source_on_fenced,
+        .lost = gw_source_on_page_lost,
+    };
+    src->connected = NULL;
+    if (gw_page_out_start(&config, &src->pages[owner], &err) < 0) {
+        gw_source_fail(src, &err);
+        return;
+    }
+    src->page_count++;
+    if (src->page_count < src->page_wanted)
+        connect_next(src);
+    else
+        start_track(src);
+}
+
+static void connect_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    (void)mail;
+    src->connect.busy = false;
+    bool wanted = src->step == GW_SRC_CONNECT || src->step == GW_SRC_CONNECT_PAGES ||
+                  (src->step == GW_SRC_HANDOVER &&
+                   (src->hs == GW_HS_ASKING || src->hs == GW_HS_UNKNOWN));
+    if (src->connect.rc == 0 && !wanted) {
+        gw_ep_close(src->connected); /* cancelled meanwhile */
+        src->connected = NULL;
+        return;
+    }
+    if (!wanted)
+        return;
+    if (src->step == GW_SRC_HANDOVER) {
+        struct gw_error err = GW_ERROR_INIT;
+        if (src->connect.rc == 0) {
+            src->control = src->connected;
+            src->connected = NULL;
+            src->link_up = gw_source_open_channel(src, &err) == 0;
+            if (src->link_up) {
+                gw_source_event(src, GW_HSE_LINK_UP);
+                return;
+            }
+            gw_source_close_link(src);
+        }
+        src->connect_again_ns = gw_clock_ns() + RETRY_NS;
+        return;
+    }
+    if (src->connect.rc < 0) {
+        uint64_t now = gw_clock_ns();
+        if (src->step == GW_SRC_CONNECT && is_worth_another_try(src->connect.rc) &&
+            now + RETRY_NS < src->connect_until_ns) {
+            src->connect_again_ns = now + RETRY_NS;
+            return;
+        }
+        gw_source_fail(src, &src->connect.err);
+        return;
+    }
+    if (src->step == GW_SRC_CONNECT)
+        control_connected(src);
+    else
+        page_connected(src);
+}
+
+/* Connect the endpoint that the step calls for: control first, then pages, later control again. */
+void gw_source_connect(struct gw_source *src)
+{
+    src->connect_again_ns = GW_NEVER_NS;
+    if (src->connect.busy)
+        return;
+    src->connect_uri = src->uri;
+    src->connect.owner = src->step == GW_SRC_CONNECT_PAGES ? src->page_count + 1 : 0;
+    gw_source_post(src, &src->connect, connect_run, connect_done);
+}
+
+/* ---- hello ---------------------------------------------------------------------------------------- */
+
+static int open_regions(struct gw_source *src, struct gw_error *err)
+{
+    struct gw_chunks_config config = {
+        .ram = src->ram,
+        .dom = src->dom,
+        .keyed = gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED,
+        .chunk_bytes = src->params.chunk_bytes,
+        .local_budget = UINT64_MAX,
+        .remote_budget = src->granted.memlock_bytes,
+    };
+    if (!config.keyed) {
+        for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++) {
+            struct gw_block *block = gw_ram_block(src->ram, i);
+            int rc = gw_rmr_open(src->dom, i, block->desc.size_bytes, NULL, 0, &block->rmr, err);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    src->chunks = gw_chunks_new(&config, err);
+    return src->chunks ? 0 : -ENOMEM;
+}
+
+void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (src->step != GW_SRC_HELLO) {
+        gw_fail(&err, -EPROTO, "a second HELLO_REPLY");
+        gw_source_fail(src, &err);
+        return;
+    }
+    int rc = gw_hello_accept(&src->hello, &msg->u.hello, &err);
+    src->granted = msg->u.hello;
+    src->token.incarnation = src->granted.incarnation;
+    if (rc == 0)
+        rc = gw_ram_layout(src->ram, src->params.stripe_bytes, src->granted.endpoints, &err);
+    if (rc == 0)
+        rc = open_regions(src, &err);
+    if (rc < 0) {
+        gw_source_fail(src, &err);
+        return;
+    }
+    struct gw_ep_attr attr;
+    gw_ep_query(src->control, &attr);
+    gw_source_tell(src, GW_EVENT_CONNECTED, NULL, "%s at %s, %u page endpoints",
+                   src->granted.agent, attr.peer, src->granted.endpoints);
+    src->page_wanted = src->granted.endpoints;
+    src->step = GW_SRC_CONNECT_PAGES;
+    connect_next(src);
+}
+
+/* ---- tracking and offers ------------------------------------------------------------------------------ */
+
+static void track_run(struct gw_job *job)
+{
+    struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
+    gw_error_clear(&src->work.err);
+    src->work.rc = gw_dirty_start(src->ram, &src->work.err);
+    if (src->work.rc < 0)
+        return;
+    src->work.found = 1; /* started: must be stopped */
+    src->work.rc = gw_ram_source_begin(src->ram, &src->work.err);
+}
+
+static void offer_blocks(struct gw_source *src);
+
+static void track_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    (void)mail;
+    src->work.busy = false;
+    src->tracking = src->work.found == 1;
+    if (src->step != GW_SRC_TRACK)
+        return; /* backed out meanwhile; clean-up goes on from its own step */
+    if (src->work.rc < 0) {
+        gw_source_fail(src, &src->work.err);
+        return;
+    }
+    src->armed_ns = gw_clock_ns();
+    src->step = GW_SRC_OFFER;
+    offer_blocks(src);
+}
+
+static void start_track(struct gw_source *src)
+{
+    src->step = GW_SRC_TRACK;
+    src->work.found = 0;
+    gw_source_post(src, &src->work, track_run, track_done);
+}
+
+static void offer_blocks(struct gw_source *src)
+{
+    uint8_t *buf = gw_zalloc(1, OFFER_BUF_BYTES);
+    struct gw_error err = GW_ERROR_INIT;
+    if (!buf) {
+        gw_fail(&err, -ENOMEM, "block offers");
+        gw_source_fail(src, &err);
+        return;
+    }
+    unsigned count = gw_ram_block_count(src->ram);
+    while (src->offer_next < count) {
+        struct gw_list_builder list = {.buf = buf, .bytes = OFFER_BUF_BYTES};
+        unsigned next = src->offer_next;
+        for (; next < count; next++) {
+            const struct gw_block *block = gw_ram_block(src->ram, next);
+            struct gw_block_offer_msg offer = {.bytes = block->desc.size_bytes,
+                                               .page_bytes = block->desc.page_bytes,
+                                               .kind = block->desc.kind,
+                                               .flags = block->desc.flags};
+            snprintf(offer.name, sizeof(offer.name), "%s", block->desc.name);
+            if (gw_list_add_block(&list, &offer) < 0)
+                break;
+        }
+        struct gw_message msg = {.type = GW_MSG_BLOCKS,
+                                 .flags = next == count ? GW_MSG_FLAG_LAST : 0};
+        msg.u.list.data = list.buf;
+        msg.u.list.bytes = list.used;
+        if (gw_source_say(src, &msg) < 0)
+            break; /* later, or the link is lost and the step will see it */
+        src->offer_next = next;
+    }
+    gw_free(buf);
+}
+
+void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_list_cursor cursor;
+    bool fresh = false;
+    unsigned id = 0;
+    gw_list_begin(&cursor, msg->u.list);
+    while (gw_list_next_fresh(&cursor, &fresh)) {
+        struct gw_block *block = gw_ram_block(src->ram, id++);
+        if (block)
+            block->fresh = fresh;
+    }
+    if (src->step != GW_SRC_OFFER || id != gw_ram_block_count(src->ram)) {
+        gw_fail(&err, -EPROTO, "BLOCKS_OK for %u blocks, %u were offered", id,
+                src->step == GW_SRC_OFFER ? gw_ram_block_count(src->ram) : 0);
+        gw_source_fail(src, &err);
+        return;
+    }
+    gw_source_first_round(src);
+}
+
+void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_list_cursor cursor;
+    struct gw_range_msg range;
+    gw_list_begin(&cursor, msg->u.list);
+    while (gw_list_next_range(&cursor, GW_MSG_KEYS, &range)) {
+        struct gw_wish which = {
+            .block = range.block, .offset = range.first, .bytes = range.count};
+        int rc = src->chunks
+                     ? gw_chunks_key(src->chunks, &which, range.key, range.key_bytes, &err)
+                     : gw_fail(&err, -EPROTO, "KEYS before any wish");
+        if (rc < 0) {
+            gw_source_fail(src, &err);
+            return;
+        }
+    }
+}
+
+uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns)
+{
+    if (src->connect_again_ns <= now_ns)
+        gw_source_connect(src);
+    if (src->step == GW_SRC_OFFER && src->offer_next < gw_ram_block_count(src->ram)) {
+        offer_blocks(src);
+        return now_ns + GW_NS_PER_MS;
+    }
+    return src->connect_again_ns;
+}
