@@ -82,7 +82,7 @@ part_embed_static() {
 
 part_cmake_package() {
     have_embed
-    cmake -S "$source/tests/install/package" -B "$out" -DCMAKE_C_COMPILER="$CC" -DCMAKE_PREFIX_PATH="$usr" \
+    cmake -G Ninja -S "$source/tests/install/package" -B "$out" -DCMAKE_C_COMPILER="$CC" -DCMAKE_PREFIX_PATH="$usr" \
         -DEMBED="$source/examples/embed.c" >/dev/null
     cmake --build "$out" >/dev/null
     "$out/embed"
