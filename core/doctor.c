@@ -279,7 +279,8 @@ static bool holds_capability(unsigned bit)
  * receive` takes unless told otherwise. */
 static void probe_memlock(struct doctor *doctor)
 {
-    uint64_t need_kib = (uint64_t)sysconf(_SC_PHYS_PAGES) * ((uint64_t)sysconf(_SC_PAGESIZE) / 1024) / 2;
+    uint64_t need_kib =
+        (uint64_t)sysconf(_SC_PHYS_PAGES) * ((uint64_t)sysconf(_SC_PAGESIZE) / 1024) / 2;
     bool lifted = holds_capability(CAP_IPC_LOCK_BIT);
     struct rlimit limit = {0};
     char have[48] = "no limit", fix[320];
@@ -294,8 +295,9 @@ static void probe_memlock(struct doctor *doctor)
              "' in /etc/security/limits.d/godwit.conf, LimitMEMLOCK= in a systemd unit",
              need_kib, need_kib * 1024, need_kib);
     tell(doctor, "memlock", false, enough || lifted, fix,
-         "need %" PRIu64 " KiB for wires that pin memory (half of this host's), have %s%s", need_kib,
-         have, lifted ? "; CAP_IPC_LOCK lifts the limit here" : "; CAP_IPC_LOCK is not held");
+         "need %" PRIu64 " KiB for wires that pin memory (half of this host's), have %s%s",
+         need_kib, have,
+         lifted ? "; CAP_IPC_LOCK lifts the limit here" : "; CAP_IPC_LOCK is not held");
 }
 
 static void probe_kvm(struct doctor *doctor)

@@ -24,6 +24,7 @@ typedef void gw_finding_fn(void *ctx, const struct gw_finding *finding);
 
 /** gw_doctor_run() - probe by doing; takes well under a second, leaves nothing behind.
  *  @uri: also check whether a listening peer there can be reached; may be NULL.
+ *  @found: NULL: only judge whether @uri is well-formed and of this build; nothing is probed.
  *  Return: how many needed things are not ok, or -EINVAL for a malformed @uri. */
 GW_API int gw_doctor_run(const char *uri, gw_finding_fn *found, void *ctx, struct gw_error *err);
 
