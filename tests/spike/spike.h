@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #define AREA_BYTES (4u << 20) /* the memory that is put to */
-#define PUT_BYTES  (64u << 10)
-#define PUT_COUNT  (AREA_BYTES / PUT_BYTES)
-#define ROUNDS     50
+#define PUT_BYTES (64u << 10)
+#define PUT_COUNT (AREA_BYTES / PUT_BYTES)
+#define ROUNDS 50
 
 #define MUST(expression)                                                                           \
     do {                                                                                           \
@@ -37,8 +37,8 @@ static inline uint64_t now_ns(void)
 
 static inline void *area_new(size_t bytes)
 {
-    void *area =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void *area = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     MUST(area != MAP_FAILED);
     return area;
 }

@@ -2,7 +2,9 @@
 /* spike_ofi - what libfabric's RDM endpoints do with the backend contract; two processes, one machine.
  *
  *   gcc -std=gnu17 -O2 -Wall -Wextra spike_ofi.c -o spike_ofi -lfabric -lpthread
+ *   ./spike_ofi PROVIDER [ADDRESS], so:
  *   for p in 'tcp;ofi_rxm' net shm sockets; do timeout 60 ./spike_ofi "$p"; done
+ *   scripts/soft-roce -- sh -c './spike_ofi "verbs;ofi_rxm" $RIG_ADDR'
  */
 #include "spike.h"
 
@@ -18,6 +20,7 @@
 #include <sys/eventfd.h>
 
 #define DEPTH 64
+static const char *address = "127.0.0.1";
 enum revoke { CLOSE_MR, CLOSE_EP, REVOKES };
 static const char *const revoke_names[] = {"fi_close(mr)", "fi_close(ep)"};
 
@@ -67,8 +70,8 @@ static void end_open(struct end *e, const char *provider, int is_target)
     hints->domain_attr->mr_mode =
         FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
     hints->fabric_attr->prov_name = strdup(provider);
-    FI(fi_getinfo(FI_VERSION(1, 17), strcmp(provider, "shm") ? "127.0.0.1" : NULL, NULL,
-                  strcmp(provider, "shm") ? FI_SOURCE : 0, hints, &e->info));
+    const char *node = strcmp(provider, "shm") ? address : NULL;
+    FI(fi_getinfo(FI_VERSION(1, 17), node, NULL, node ? FI_SOURCE : 0, hints, &e->info));
     fi_freeinfo(hints);
     FI(fi_fabric(e->info->fabric_attr, &e->fabric, NULL));
     FI(fi_domain(e->fabric, e->info, &e->domain, NULL));
@@ -89,8 +92,8 @@ static void end_open(struct end *e, const char *provider, int is_target)
     FI(fi_ep_bind(e->ep, &e->cq->fid, FI_RECV));
     FI(fi_enable(e->ep));
     uint64_t start = now_ns();
-    FI(fi_mr_reg(e->domain, e->area, AREA_BYTES, is_target ? FI_REMOTE_WRITE : FI_WRITE, 0, key++, 0,
-                 &e->mr, NULL));
+    FI(fi_mr_reg(e->domain, e->area, AREA_BYTES, is_target ? FI_REMOTE_WRITE : FI_WRITE, 0, key++,
+                 0, &e->mr, NULL));
     uint64_t end = now_ns();
     FI(fi_mr_reg(e->domain, e->messages, sizeof(e->messages), FI_SEND | FI_RECV, 0, key++, 0,
                  &e->message_mr, NULL));
@@ -98,10 +101,13 @@ static void end_open(struct end *e, const char *provider, int is_target)
         receive_post(e, slot);
     static int said;
     if (is_target && !said++)
-        printf("%s: registering 4 MiB %.0f us; mr_mode %#x; transmit order %s; wait fd %s; inject %zu, "
-               "iov %zu\n", provider, (double)(end - start) / 1e3, (unsigned)e->info->domain_attr->mr_mode,
+        printf("%s: registering 4 MiB %.0f us; mr_mode %#x; transmit order %s; wait fd %s; inject "
+               "%zu, "
+               "iov %zu\n",
+               provider, (double)(end - start) / 1e3, (unsigned)e->info->domain_attr->mr_mode,
                e->info->tx_attr->msg_order & FI_ORDER_SAW ? "has SAW" : "has no SAW",
-               rc ? fi_strerror(-rc) : "yes", e->info->tx_attr->inject_size, e->info->tx_attr->iov_limit);
+               rc ? fi_strerror(-rc) : "yes", e->info->tx_attr->inject_size,
+               e->info->tx_attr->iov_limit);
     struct hello mine = {.name_bytes = sizeof(mine.name)}, theirs;
     FI(fi_getname(&e->ep->fid, mine.name, &mine.name_bytes));
     mine.addr = e->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR ? (uintptr_t)e->area : 0;
@@ -170,9 +176,11 @@ static int put(struct end *e, unsigned stride, uint64_t flags, uint64_t last_fla
     for (unsigned i = 0; i < PUT_COUNT; i++) {
         void *desc = fi_mr_desc(e->mr);
         struct iovec iov = {e->area + i * PUT_BYTES, PUT_BYTES};
-        struct fi_rma_iov to = {e->messages[0][4] + (uint64_t)i * stride, PUT_BYTES, e->messages[0][5]};
+        struct fi_rma_iov to = {e->messages[0][4] + (uint64_t)i * stride, PUT_BYTES,
+                                e->messages[0][5]};
         uint64_t f = flags | (i + 1 < PUT_COUNT ? FI_MORE : last_flags);
-        struct fi_context *context = &(f & FI_COMPLETION ? e->asked : e->quiet)[e->next++ % (4 * DEPTH)];
+        struct fi_context *context =
+            &(f & FI_COMPLETION ? e->asked : e->quiet)[e->next++ % (4 * DEPTH)];
         struct fi_msg_rma msg = {&iov, &desc, 1, e->peer, &to, 1, context, 0};
         ssize_t rc;
         while ((rc = fi_writemsg(e->ep, &msg, f)) == -FI_EAGAIN) {
@@ -273,16 +281,17 @@ static void target_session(struct end *e, const char *provider, int measure, enu
             missing += wrong(e->area, AREA_BYTES, seed) != 0;
             FI(message_send(e, seed));
         }
-        printf("  %s: %zu of %u with bytes missing (%.1f Gb/s with filling and checking)\n", fences[kind], missing,
-               ROUNDS, 8.0 * ROUNDS * AREA_BYTES / (double)(now_ns() - start));
+        printf("  %s: %zu of %u with bytes missing (%.1f Gb/s with filling and checking)\n",
+               fences[kind], missing, ROUNDS,
+               8.0 * ROUNDS * AREA_BYTES / (double)(now_ns() - start));
     }
     if (measure) { /* the target does not poll at all while the source puts */
         oob_hear(e->oob, &finished, sizeof(finished));
         size_t missing = wrong(e->area, AREA_BYTES, 500);
         progress_until_told(e, &told, sizeof(told));
         printf("  target asleep: the source %s; %zu of %u KiB missing; awake: completions %s\n",
-               finished ? "has all completions" : "gets no last completion", missing * 8 >> 10, AREA_BYTES >> 10,
-               told ? "come" : "do not come");
+               finished ? "has all completions" : "gets no last completion", missing * 8 >> 10,
+               AREA_BYTES >> 10, told ? "come" : "do not come");
         wake_test(e);
     }
     oob_say(e->oob, "r", 1);
@@ -301,10 +310,13 @@ static void target_session(struct end *e, const char *provider, int measure, enu
         progress_until_told(e, heard, sizeof(v));
     else
         oob_hear(e->oob, heard, sizeof(v));
-    printf("  revoke by %s, busy: %.0f us, %zu bytes changed afterwards; the peer: %s after %.1f ms; "
-           "its message then: %s\n", revoke_names[how], (double)(end - start) / 1e3, changed,
-           v.put_error ? fi_strerror(-v.put_error) : "no error in 1 s", ((double)v.failed_ns - (double)end) / 1e6,
-           v.message_error ? fi_strerror(-v.message_error) : "accepted");
+    printf(
+        "  revoke by %s, busy: %.0f us, %zu bytes changed afterwards; the peer: %s after %.1f ms; "
+        "its message then: %s\n",
+        revoke_names[how], (double)(end - start) / 1e3, changed,
+        v.put_error ? fi_strerror(-v.put_error) : "no error in 1 s",
+        ((double)v.failed_ns - (double)end) / 1e6,
+        v.message_error ? fi_strerror(-v.message_error) : "accepted");
     end_close(e);
 }
 
@@ -330,7 +342,8 @@ static void source_session(struct end *e, const char *provider, int measure)
         fill(e->area, AREA_BYTES, 500);
         int rc = put(e, PUT_BYTES, 0, FI_COMPLETION);
         int finished = rc == 0 && reap(e, 0, &ack, 300) == 0;
-        printf("  completions nobody asked for: %u of %u\n", e->uninvited, (ROUNDS + 1) * (PUT_COUNT - 1));
+        printf("  completions nobody asked for: %u of %u\n", e->uninvited,
+               (ROUNDS + 1) * (PUT_COUNT - 1));
         oob_say(e->oob, &finished, sizeof(finished));
         int told = reap(e, 0, &ack, 2000) == 0;
         oob_say(e->oob, &told, sizeof(told));
@@ -356,7 +369,9 @@ int main(int argc, char **argv)
 {
     struct end e = {.area = area_new(AREA_BYTES)};
     int pair[2];
-    MUST(argc == 2 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    MUST(argc >= 2 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    if (argc > 2)
+        address = argv[2];
     setvbuf(stdout, NULL, _IOLBF, 0);
     int is_target = fork() != 0;
     e.oob = pair[is_target];
