@@ -29,6 +29,7 @@ struct gw_block {
     uint64_t stripe_first; /* global number of its first stripe */
     uint64_t *dirty;       /* source: to be sent. NULL until gw_ram_source_begin() */
     uint64_t *received;    /* target: placed at least once. NULL until gw_ram_target_begin() */
+    uint64_t *stale;       /* target: populated before anything arrived. NULL if nothing was */
     bool fresh;            /* target: nothing was populated when the block was offered;
                             * source: the target said so, hence its holes are zero already */
     struct gw_rmr *rmr;    /* source, stream wires: the whole block at the peer */
@@ -57,6 +58,8 @@ uint64_t gw_ram_bytes(const struct gw_ram *ram);
 int gw_ram_layout(struct gw_ram *ram, uint64_t stripe_bytes, unsigned owners, struct gw_error *err);
 unsigned gw_ram_owner(const struct gw_ram *ram, uint32_t block, uint64_t page);
 uint64_t gw_ram_stripe_count(const struct gw_ram *ram);
+uint64_t gw_ram_stripe_pages(const struct gw_ram *ram); /* of a whole stripe; 0: not laid out */
+unsigned gw_ram_owner_count(const struct gw_ram *ram);
 /* The @index-th stripe of @owner, in block and page order. Return false after the last. */
 bool gw_ram_stripe(const struct gw_ram *ram, unsigned owner, uint64_t index,
                    struct gw_stripe *stripe);

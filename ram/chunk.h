@@ -6,14 +6,18 @@
  * waits for an answer and no key comes without a wish. On stream wires every chunk is ready from the
  * start and a wish is only an advice to prefault. States of a chunk at the source:
  *
- *   NONE -> WISHED -> READY -> EVICTING -> NONE
+ *   NONE -> WISHED -> ARMING -> READY -> EVICTING -> NONE
  *
- * READY needs the peer's key and our own registration (rule 6: registered before the range is
- * re-armed and read). The scan visits ready chunks only; others keep their bits (rule 7). The
- * source alone evicts (rule 9): stop, reap, RELEASE; the target deregisters and returns budget.
+ * ARMING has the peer's key and our own registration, which marked all of the chunk's pages written
+ * (rule 6). One fresh sync of the range brings those marks into the bits and re-arms it, before the
+ * first page is read: so nothing written until then is lost, and the marks of the registration do not
+ * come up in the next round to send everything again. gw_chunks_newly_ready() says which ranges wait
+ * for that sync, gw_chunks_synced() makes them READY. The scan visits ready chunks only; others keep
+ * their bits (rule 7). The source alone evicts (rule 9): stop, reap, RELEASE; the target deregisters
+ * and returns budget.
  *
- * Threads: owned by the migration thread; gw_chunk_is_ready() and gw_chunk_rmr() are read by the
- * stripes' owners (acquire; pairs with the release in gw_chunks_key). */
+ * Threads: owned by the migration thread, but for what is marked [owner]: read by the stripes' owners
+ * (acquire; pairs with the release in gw_chunks_synced). */
 #ifndef GW_RAM_CHUNK_H
 #define GW_RAM_CHUNK_H
 
@@ -26,10 +30,10 @@
 struct gw_chunks;
 
 struct gw_chunks_config {
-    struct gw_ram *ram;
+    struct gw_ram *ram; /* laid out */
     struct gw_domain *dom;
     bool keyed;             /* one-sided wire: chunks need keys and registrations */
-    uint64_t chunk_bytes;   /* 0: chosen by block and page size */
+    uint64_t chunk_bytes;   /* a power of two; 0: chosen by block, page size and budgets */
     uint64_t local_budget;  /* bytes that may be registered here (memlock); UINT64_MAX: no limit */
     uint64_t remote_budget; /* ... at the target, from its hello */
 };
@@ -40,25 +44,33 @@ struct gw_wish { /* "I shall need [offset, offset + bytes) of @block" */
     uint64_t bytes;
 };
 
+/* On stream wires also opens the regions (block->rmr) of blocks that have none yet, if @dom is given. */
 struct gw_chunks *gw_chunks_new(const struct gw_chunks_config *config, struct gw_error *err);
-void gw_chunks_free(struct gw_chunks *chunks); /* deregisters everything */
+void gw_chunks_free(struct gw_chunks *chunks); /* deregisters and closes what it made */
 
-/* The next wishes in scan order that the budgets allow, marked WISHED (stream wires: every populated
- * extent once). Return: how many, 0: none now, -errno. */
+/* The next wishes in scan order that the budgets allow, marked WISHED: first every chunk with a
+ * populated page, then those whose dirty pages the scan had to pass by (stream wires: every populated
+ * extent once, in pieces of at most a chunk). Return: how many, 0: none now, -errno. */
 int gw_chunks_wish(struct gw_chunks *chunks, struct gw_wish *wishes, unsigned max,
                    struct gw_error *err);
 /* A key arrived. Registers our side if that is not done yet. -EPROTO: not wished for, out of range,
  * or a second key. */
 int gw_chunks_key(struct gw_chunks *chunks, const struct gw_wish *which, const void *key,
                   size_t key_bytes, struct gw_error *err);
+/* Ranges that were registered and now wait for a fresh sync: each is returned once. The caller has
+ * every owner of a part of it call gw_dirty_sync_range() (the owner waits meanwhile, as for every
+ * sync), then calls gw_chunks_synced(). Stream wires: none, ever. */
+unsigned gw_chunks_newly_ready(struct gw_chunks *chunks, struct gw_wish *ranges, unsigned max);
+void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range);
 /* Chunks that may go to make room for wanted ones, in scan order behind the scan; marks them
- * EVICTING: the scan passes them by from now on. The caller waits until their owners have reaped,
- * then calls gw_chunks_evicted() and sends RELEASE. */
+ * EVICTING: the scan passes them by from now on. The caller waits until their owners hold nothing of
+ * them (gw_sender_holds), then calls gw_chunks_evicted() and sends RELEASE. */
 int gw_chunks_evict(struct gw_chunks *chunks, struct gw_wish *victims, unsigned max);
 void gw_chunks_evicted(struct gw_chunks *chunks, const struct gw_wish *victim);
 /* The target gave budget back for a released chunk. */
 void gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which);
 
+/* [owner] */
 bool gw_chunk_is_ready(const struct gw_chunks *chunks, const struct gw_block *block, uint64_t page);
 /* Pages from @page to the end of its chunk. */
 uint64_t gw_chunk_pages_left(const struct gw_chunks *chunks, const struct gw_block *block,
@@ -66,6 +78,17 @@ uint64_t gw_chunk_pages_left(const struct gw_chunks *chunks, const struct gw_blo
 /* What a put to @page needs: region, local registration, and the region's first byte in the block. */
 struct gw_rmr *gw_chunk_rmr(const struct gw_chunks *chunks, const struct gw_block *block,
                             uint64_t page, struct gw_mr **mr, uint64_t *base);
+/* Dirty pages lie in the chunk of @page, which is not ready. */
+void gw_chunks_want(struct gw_chunks *chunks, const struct gw_block *block, uint64_t page);
+/* Changes whenever a chunk becomes ready. */
+uint32_t gw_chunks_generation(const struct gw_chunks *chunks);
+/* Where @owner's scan is: in its @pass through its stripes (counted from 1, round after round), which
+ * of them, by their number in the whole map, are behind it. */
+void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner, uint32_t pass); /* of a round */
+void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t pass, uint64_t stripe);
+void gw_chunks_scan_end(struct gw_chunks *chunks, unsigned owner); /* of the round */
+
+/* Bytes registered here at most at one time. */
 uint64_t gw_chunks_registered_peak(const struct gw_chunks *chunks);
 
 #endif

@@ -23,5 +23,9 @@ int gw_dirty_final(struct gw_ram *ram, struct gw_error *err);
  * NULL). A source that fails: its range is set dirty whole and it is asked once more; if it fails
  * again the error is returned (bits stay set: too much is sent, never too little). */
 int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw_error *err);
+/* The same for what @owner has of pages [@first_page, @first_page + @pages) of @block; both are
+ * multiples of 512 unless the block ends there. For gw_chunks_newly_ready(). */
+int gw_dirty_sync_range(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
+                        uint64_t pages, uint64_t *found, struct gw_error *err);
 
 #endif

@@ -15,4 +15,36 @@ struct gw_extent {
 /* The first populated extent at or after page @from. Return: 1 and @extent; 0: none; -errno. */
 int gw_holes_next(const struct gw_block *block, uint64_t from, struct gw_extent *extent);
 
+/* The same as a walk, which costs one system call for many extents. @extent may end where the next
+ * one begins. struct gw_holes is this header's only to be put on a stack. */
+#define GW_HOLES_REGIONS 64
+#define GW_HOLES_ENTRIES 512
+
+struct gw_holes_region {
+    uint64_t start; /* addresses */
+    uint64_t end;
+    uint64_t categories;
+};
+
+struct gw_holes {
+    const struct gw_block *block;
+    int how; /* enum in holes.c */
+    int pagemap;
+    uint64_t at;  /* page: nothing before it is left to report */
+    uint64_t end; /* ... and nothing from here on */
+    unsigned region_count;
+    unsigned region_next;
+    uint64_t entry_first; /* the page that entry[0] tells about */
+    unsigned entry_count;
+    struct gw_holes_region region[GW_HOLES_REGIONS];
+    uint64_t entry[GW_HOLES_ENTRIES];
+};
+
+int gw_holes_begin(struct gw_holes *walk, const struct gw_block *block, uint64_t from);
+/* Pages [from, end) only. */
+int gw_holes_begin_at(struct gw_holes *walk, const struct gw_block *block, uint64_t from,
+                      uint64_t end);
+int gw_holes_step(struct gw_holes *walk, struct gw_extent *extent); /* as gw_holes_next() */
+void gw_holes_end(struct gw_holes *walk);                           /* always, after begin */
+
 #endif

@@ -13,12 +13,15 @@
 struct gw_placer {
     struct gw_ram *ram;
     unsigned owner; /* page endpoint index - 1 */
+    /* Set by the first check(): this wire tells of every put (a one-sided one never does), so what a
+     * zero run has to look at is known from the bits, without asking the kernel. */
+    bool sees_puts;
     uint64_t placed_pages;
     uint64_t zero_pages;
 };
 
 /* For gw_wire_config.place, with a struct gw_placer as ctx: a put must lie inside a block, inside
- * one stripe of this owner; what was placed gets its received bits. */
+ * one stripe of this owner, in whole pages; what was placed gets its received bits. */
 extern const struct gw_place_ops gw_placer_ops;
 
 /* Apply zero runs: -EPROTO (err set) if one is outside its block or not this owner's. Writes only
@@ -31,5 +34,7 @@ int gw_wish_check(struct gw_ram *ram, const struct gw_wish *wish, struct gw_erro
 /* Populate a range without storing to it (rule 8): MADV_POPULATE_WRITE, else a locked add of zero.
  * For pool threads; other bytes in it may be written by the wire meanwhile. 0 or -ENOMEM... */
 int gw_prefault(const struct gw_block *block, uint64_t offset, uint64_t bytes);
+/* The second way, for kernels without the first (and for the test that it stores nothing either). */
+void gw_prefault_by_touch(void *memory, uint64_t bytes);
 
 #endif

@@ -30,7 +30,7 @@ enum gw_send_state {
     GW_SEND_CHUNKS,  /* all that is left lies in chunks that are not ready */
 };
 
-struct gw_sender_stats { /* since gw_sender_new() */
+struct gw_sender_stats {      /* since gw_sender_new() */
     uint64_t normal_pages;    /* sent with their content */
     uint64_t duplicate_pages; /* found zero, holes included */
     uint64_t bytes;           /* page bytes handed to the sink */
@@ -50,7 +50,9 @@ void gw_sender_begin(struct gw_sender *sender, uint32_t number, bool holes);
 int gw_sender_step(struct gw_sender *sender, uint64_t now_ns);
 /* The peer has applied zero messages up to and including @number (one-sided wires). */
 void gw_sender_zero_acked(struct gw_sender *sender, uint32_t number);
-/* Dirty pages left in the owner's stripes: exact. */
+/* Is any page of @range said to the sink and not reaped, or about to be? For eviction. */
+bool gw_sender_holds(const struct gw_sender *sender, const struct gw_wish *range);
+/* Dirty pages left in the owner's stripes: exact. Counts all of the owner's bits: not for each step. */
 uint64_t gw_sender_remaining(const struct gw_sender *sender);
 /* As of the last step; [any thread]: relaxed atomics. */
 void gw_sender_stats(const struct gw_sender *sender, struct gw_sender_stats *stats);

@@ -12,14 +12,20 @@ struct gw_run { /* neighbouring pages of one block, inside one chunk and one str
     struct gw_block *block;
     uint64_t first_page;
     uint32_t pages;
+    uint32_t tag; /* the sender's; reap() gives it back */
+    /* As gw_chunk_rmr() told. */
+    struct gw_rmr *rmr;
+    struct gw_mr *mr;
+    uint64_t base; /* the region's first byte in the block */
 };
 
 struct gw_sink;
 
 struct gw_sink_ops {
-    /* Take runs[0, count) in order; return how many were taken, 0: later. A taken run's memory is
-     * lent until reap() returns it. */
+    /* Take runs[0, count) in order; return how many were taken, 0: later, or a final -errno. A taken
+     * run's memory is lent until reap() returns it. */
     int (*pages)(struct gw_sink *sink, const struct gw_run *runs, unsigned count);
+    /* Both: 0, -EAGAIN (later), or final. Zero messages are numbered from 1 on, in order of success. */
     int (*zero)(struct gw_sink *sink, const struct gw_zero_run *runs, unsigned count);
     int (*fence)(struct gw_sink *sink, uint32_t number);
     /* Runs that are ours again; *status as gw_completion's, per call. Return: how many, 0: none. */
@@ -33,7 +39,8 @@ struct gw_sink {
     const struct gw_sink_ops *ops;
     bool one_sided; /* zero runs need an acknowledgement before a put to their pages (rule 3) */
     uint32_t run_bytes_max;
-    uint32_t window; /* runs that can be in flight */
+    uint32_t run_count_max; /* runs that leave best together, in one call of pages() */
+    uint32_t window;        /* runs that can be in flight */
 };
 
 /* Puts on @ep (borrowed); zero runs and fences through @peer. NULL: out of memory. */

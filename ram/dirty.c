@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+/* The union of a migration's dirty sources. Each is started on each block before anything is read;
+ * a sync asks every source, stripe by stripe of one owner, to or what it saw into that stripe's
+ * bits (stripes are multiples of 512 pages, which is what a source may rely on). A source that fails
+ * makes the stripe dirty whole and is asked once more, so that it re-arms; failing again ends the
+ * sync with its error. Bits are only ever added here: too much is sent, never too little. */
+#include "ram/dirty.h"
+
+#include "core/base/bitmap.h"
+#include "core/base/bytes.h"
+#include "ram/ram_impl.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+int gw_ram_add_dirty(struct gw_ram *ram, const struct gw_dirty_ops *ops, void *ctx,
+                     struct gw_error *err)
+{
+    if (ops->struct_bytes < sizeof(*ops))
+        return gw_fail(err, -EINVAL, "dirty source: struct_bytes %zu is less than %zu",
+                       ops->struct_bytes, sizeof(*ops));
+    if (!ops->name || !ops->start || !ops->sync || !ops->stop)
+        return gw_fail(err, -EINVAL, "dirty source: name, start, sync and stop must be set");
+    if (ram->dirty_count == GW_DIRTY_SOURCES_MAX)
+        return gw_fail(err, -E2BIG, "dirty source '%s': more than %d", ops->name,
+                       GW_DIRTY_SOURCES_MAX);
+    ram->dirty[ram->dirty_count++] = (struct gw_dirty_source){.ops = *ops, .ctx = ctx};
+    return 0;
+}
+
+unsigned gw_ram_dirty_source_count(const struct gw_ram *ram)
+{
+    return ram->dirty_count;
+}
+
+/* A source's call failed: make sure that err says whose it was, even if the source did not. */
+static int source_failed(const struct gw_dirty_source *source, int rc, const char *what,
+                         struct gw_error *err)
+{
+    if (!gw_error_is_set(err))
+        return gw_fail(err, rc, "dirty source '%s': %s", source->ops.name, what);
+    gw_error_prefix(err, "dirty source '%s': %s", source->ops.name, what);
+    return rc;
+}
+
+int gw_dirty_start(struct gw_ram *ram, struct gw_error *err)
+{
+    for (unsigned s = 0; s < ram->dirty_count; s++) {
+        struct gw_dirty_source *source = &ram->dirty[s];
+        gw_assert(!source->started_blocks);
+        for (unsigned b = 0; b < ram->block_count; b++) {
+            int rc = source->ops.start(source->ctx, b, &ram->blocks[b]->desc, err);
+            if (rc < 0) {
+                source_failed(source, rc, "start", err);
+                gw_error_prefix(err, "block '%s'", ram->blocks[b]->desc.name);
+                gw_dirty_stop(ram);
+                return rc;
+            }
+            source->started_blocks = b + 1;
+        }
+    }
+    return 0;
+}
+
+void gw_dirty_stop(struct gw_ram *ram)
+{
+    for (unsigned s = 0; s < ram->dirty_count; s++) {
+        struct gw_dirty_source *source = &ram->dirty[s];
+        while (source->started_blocks)
+            source->ops.stop(source->ctx, --source->started_blocks);
+    }
+}
+
+int gw_dirty_final(struct gw_ram *ram, struct gw_error *err)
+{
+    for (unsigned s = 0; s < ram->dirty_count; s++) {
+        struct gw_dirty_source *source = &ram->dirty[s];
+        int rc = source->ops.final ? source->ops.final(source->ctx, err) : 0;
+        if (rc < 0)
+            return source_failed(source, rc, "final", err);
+    }
+    return 0;
+}
+
+static int sync_source(const struct gw_dirty_source *source, struct gw_block *block,
+                       uint64_t first_page, uint64_t pages, struct gw_error *err)
+{
+    uint64_t *bits = block->dirty + first_page / 64;
+    int rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, NULL);
+    if (rc >= 0)
+        return 0;
+    gw_bitmap_set_range(block->dirty, first_page, pages);
+    rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, err);
+    if (rc >= 0)
+        return 0;
+    source_failed(source, rc, "sync", err);
+    gw_error_prefix(err, "block '%s'", block->desc.name);
+    return rc;
+}
+
+/* Pages [first_page, first_page + pages) of one stripe. */
+static int sync_pages(struct gw_ram *ram, struct gw_block *block, uint64_t first_page,
+                      uint64_t pages, uint64_t *found, struct gw_error *err)
+{
+    uint64_t before = found ? gw_bitmap_count(block->dirty, first_page, pages) : 0;
+    int rc = 0;
+    for (unsigned s = 0; s < ram->dirty_count && rc == 0; s++)
+        rc = sync_source(&ram->dirty[s], block, first_page, pages, err);
+    if (found)
+        *found += gw_bitmap_count(block->dirty, first_page, pages) - before;
+    return rc;
+}
+
+int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw_error *err)
+{
+    struct gw_stripe stripe;
+    if (found)
+        *found = 0;
+    for (uint64_t i = 0; gw_ram_stripe(ram, owner, i, &stripe); i++) {
+        int rc =
+            sync_pages(ram, ram->blocks[stripe.block], stripe.first_page, stripe.pages, found, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int gw_dirty_sync_range(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
+                        uint64_t pages, uint64_t *found, struct gw_error *err)
+{
+    gw_assert(block < ram->block_count && first_page % GW_STRIPE_PAGES_MIN == 0);
+    if (found)
+        *found = 0;
+    uint64_t end = gw_min_u64(ram->blocks[block]->pages, first_page + pages);
+    while (first_page < end) {
+        uint64_t stripe_end = (first_page / ram->stripe_pages + 1) * ram->stripe_pages;
+        uint64_t part = gw_min_u64(stripe_end, end) - first_page;
+        if (gw_ram_owner(ram, block, first_page) == owner) {
+            int rc = sync_pages(ram, ram->blocks[block], first_page, part, found, err);
+            if (rc < 0)
+                return rc;
+        }
+        first_page += part;
+    }
+    return 0;
+}
