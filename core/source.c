@@ -268,6 +268,14 @@ static bool is_listening(const struct gw_source *src)
     return src->end_status == GW_STATUS_NONE || gw_source_awaits_outcome(src);
 }
 
+static void acknowledge(struct gw_source *src)
+{
+    struct gw_message msg = {.type = GW_MSG_ACK};
+    msg.u.token = src->token;
+    if (src->prepare_sent)
+        gw_source_say(src, &msg);
+}
+
 static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -276,8 +284,8 @@ static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
     while (src->channel && (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
         if (is_listening(src) && src->step < GW_SRC_LINGER)
             on_message(src, &msg);
-        else if (msg.type == GW_MSG_OUTCOME || msg.type == GW_MSG_FAILED)
-            src->linger_until_ns = 0; /* our ABORT was heard */
+        else if (msg.type == GW_MSG_OUTCOME)
+            acknowledge(src); /* our ABORT was heard */
     }
     if (src->channel && rc >= 0)
         rc = gw_channel_step(src->channel, now_ns, &err);

@@ -231,8 +231,12 @@ void gw_source_back_out(struct gw_source *src)
 
 void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
 {
-    /* Before PREPARE there is no token: then an outcome only answers our ABORT. */
-    if (memcmp(&msg->u.outcome.token, &src->token, sizeof(src->token)) != 0)
+    /* A target that fails before it has read PREPARE knows only its own incarnation. */
+    static const uint8_t zero[GW_TOKEN_BYTES];
+    const struct gw_token *token = &msg->u.outcome.token;
+    bool early = !gw_source_is_committed(src) && token->incarnation == src->token.incarnation &&
+                 memcmp(token->random, zero, sizeof(zero)) == 0;
+    if (!early && memcmp(token, &src->token, sizeof(*token)) != 0)
         return;
     struct gw_error err = GW_ERROR_INIT;
     switch (msg->u.outcome.outcome) {

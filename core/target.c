@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: MIT
+/* The target's engine: one step, what messages mean, how it ends. Its thread is the shell at the
+ * end. A failure while undecided voids the guest here; the source then goes on with it. */
+#include "core/target.h"
+
+#include "core/base/alloc.h"
+#include "core/base/bytes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LINGER_NS GW_NS_PER_S
+
+/* ---- telling ----------------------------------------------------------------------------------- */
+
+struct told {
+    struct gw_call call;
+    struct gw_target *tgt;
+    struct gw_event event;
+    struct gw_error error;
+    char text[256];
+};
+
+static void told_run(struct gw_call *call)
+{
+    struct told *told = GW_CONTAINER_OF(call, struct told, call);
+    struct gw_target *tgt = told->tgt;
+    if (tgt->ops.event)
+        tgt->ops.event(tgt->ctx, &told->event);
+    gw_free(told);
+    atomic_fetch_sub_explicit(&tgt->calls_in_loop, 1, memory_order_release);
+}
+
+void gw_target_tell(struct gw_target *tgt, enum gw_event_type type, const struct gw_error *err,
+                    const char *format, ...)
+{
+    struct told *told = gw_zalloc(1, sizeof(*told));
+    if (!told)
+        return; /* a courtesy; the state is in gw_target_stats() all the same */
+    told->call.run = told_run;
+    told->tgt = tgt;
+    told->event.struct_bytes = sizeof(told->event);
+    told->event.type = type;
+    told->event.time_ns = gw_clock_ns();
+    told->event.text = told->text;
+    pthread_mutex_lock(&tgt->stats_lock);
+    told->event.status = tgt->stats.status;
+    pthread_mutex_unlock(&tgt->stats_lock);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(told->text, sizeof(told->text), format, args);
+    va_end(args);
+    if (err) {
+        told->error = *err;
+        told->event.error = &told->error;
+    }
+    atomic_fetch_add_explicit(&tgt->calls_in_loop, 1, memory_order_relaxed);
+    gw_loop_post(tgt->loop, &told->call);
+}
+
+void gw_target_status(struct gw_target *tgt, enum gw_status status)
+{
+    pthread_mutex_lock(&tgt->stats_lock);
+    bool changed = tgt->stats.status != status;
+    tgt->stats.status = status;
+    pthread_mutex_unlock(&tgt->stats_lock);
+    if (changed)
+        gw_target_tell(tgt, GW_EVENT_STATUS, NULL, "%s", gw_status_name(status));
+}
+
+/* ---- jobs and callbacks ------------------------------------------------------------------------------ */
+
+void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *))
+{
+    gw_assert(!job->busy);
+    job->busy = true;
+    job->tgt = tgt;
+    job->err.struct_bytes = sizeof(job->err);
+    job->job.run = run;
+    job->job.reply = &tgt->inbox;
+    job->job.done.deliver = done;
+    gw_pool_post(tgt->pool, &job->job);
+}
+
+static void call_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_target *tgt = engine;
+    (void)mail;
+    tgt->call.busy = false;
+    tgt->call.finished(tgt, tgt->call.rc);
+}
+
+static void call_run(struct gw_call *call)
+{
+    struct gw_target_call *asked = GW_CONTAINER_OF(call, struct gw_target_call, call);
+    struct gw_target *tgt = asked->tgt;
+    gw_error_clear(&asked->err);
+    uint64_t begun = gw_clock_ns();
+    asked->rc = asked->run(tgt, &asked->err);
+    asked->took_ns = gw_clock_ns() - begun;
+    if (asked->rc < 0 && !gw_error_is_set(&asked->err))
+        gw_fail_code(&asked->err, asked->rc, GW_CODE_GUEST, "a callback of the guest failed (%s)",
+                     strerror(-asked->rc));
+    gw_mail_post(&tgt->inbox, &asked->done);
+    atomic_fetch_sub_explicit(&tgt->calls_in_loop, 1, memory_order_release);
+}
+
+void gw_target_ask(struct gw_target *tgt, int (*run)(struct gw_target *, struct gw_error *),
+                   void (*finished)(struct gw_target *, int))
+{
+    struct gw_target_call *asked = &tgt->call;
+    gw_assert(!asked->busy);
+    asked->busy = true;
+    asked->tgt = tgt;
+    asked->err.struct_bytes = sizeof(asked->err);
+    asked->call.run = call_run;
+    asked->done.deliver = call_done;
+    asked->run = run;
+    asked->finished = finished;
+    atomic_fetch_add_explicit(&tgt->calls_in_loop, 1, memory_order_relaxed);
+    gw_loop_post(tgt->loop, &asked->call);
+}
+
+int gw_target_say(struct gw_target *tgt, const struct gw_message *msg)
+{
+    if (!tgt->channel)
+        return -ENOTCONN;
+    return gw_channel_send(tgt->channel, msg);
+}
+
+/* ---- failing -------------------------------------------------------------------------------------------- */
+
+void gw_target_fail(struct gw_target *tgt, const struct gw_error *err)
+{
+    if (tgt->step >= GW_TGT_LINGER ||
+        atomic_load_explicit(&tgt->outcome, memory_order_acquire) != GW_OUTCOME_NONE)
+        return;
+    if (tgt->hs == GW_HT_ACQUIRING || tgt->hs == GW_HT_CLAIMED || tgt->hs == GW_HT_CLAIM_TAKES)
+        return; /* a COMMIT that was read counts; an operator decides */
+    gw_error_clear(&tgt->err);
+    gw_error_copy(&tgt->err, err);
+    gw_error_phase(&tgt->err, gw_status_name(tgt->stats.status));
+    gw_error_place(&tgt->err, "%s", tgt->uri_text);
+    gw_log_warn(&tgt->log, "target", "%s", tgt->err.message);
+    if (!tgt->in_session) {
+        tgt->end_status = err->rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
+        gw_target_finish(tgt);
+        return;
+    }
+    gw_target_event(tgt, GW_HTE_FAILED);
+}
+
+void gw_target_close_link(struct gw_target *tgt)
+{
+    gw_channel_free(tgt->channel);
+    tgt->channel = NULL;
+    gw_ep_close(tgt->control);
+    tgt->control = NULL;
+}
+
+static void link_lost(struct gw_target *tgt, const struct gw_error *err)
+{
+    gw_target_close_link(tgt);
+    if (tgt->step == GW_TGT_LINGER) {
+        tgt->linger_until_ns = 0;
+        return;
+    }
+    if (atomic_load_explicit(&tgt->outcome, memory_order_acquire) == GW_OUTCOME_NONE) {
+        gw_error_clear(&tgt->err);
+        gw_error_copy(&tgt->err, err);
+        gw_error_phase(&tgt->err, gw_status_name(tgt->stats.status));
+        gw_error_place(&tgt->err, "%s", tgt->uri_text);
+    }
+    gw_log_warn(&tgt->log, "target", "lost the source: %s", err->message);
+    gw_target_event(tgt, GW_HTE_LINK_LOST);
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------- */
+
+static void on_failed(struct gw_target *tgt, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    const struct gw_error *said = &msg->u.failed.error;
+    gw_fail_code(&err, -EREMOTEIO, said->code ? said->code : GW_CODE_REFUSED, "the source gave up");
+    gw_error_peer(&err, said->message, strlen(said->message));
+    gw_target_fail(tgt, &err);
+}
+
+static void on_message(struct gw_target *tgt, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    switch (msg->type) {
+    case GW_MSG_BLOCKS:
+        gw_target_on_blocks(tgt, msg);
+        break;
+    case GW_MSG_WISHES:
+        gw_target_on_wishes(tgt, msg);
+        break;
+    case GW_MSG_STREAM:
+        gw_target_on_stream(tgt, msg);
+        break;
+    case GW_MSG_PREPARE:
+        gw_target_on_prepare(tgt, msg);
+        break;
+    case GW_MSG_COMMIT:
+    case GW_MSG_ACK:
+    case GW_MSG_ABORT:
+        gw_target_on_handover(tgt, msg);
+        break;
+    case GW_MSG_FAILED:
+        on_failed(tgt, msg);
+        break;
+    default:
+        gw_fail(&err, -EPROTO, "%s does not come from a source", gw_message_name(msg->type));
+        gw_target_fail(tgt, &err);
+        break;
+    }
+}
+
+/* After the outcome only the handover's own messages mean anything. */
+static bool is_welcome(const struct gw_target *tgt, enum gw_message_type type)
+{
+    if (tgt->step >= GW_TGT_LINGER)
+        return false;
+    return atomic_load_explicit(&tgt->outcome, memory_order_acquire) == GW_OUTCOME_NONE ||
+           type == GW_MSG_COMMIT || type == GW_MSG_ACK || type == GW_MSG_ABORT;
+}
+
+static uint64_t step_link(struct gw_target *tgt, uint64_t now_ns)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_message msg;
+    int rc = 0;
+    while (tgt->channel && (rc = gw_channel_recv(tgt->channel, &msg, &err)) > 0) {
+        if (is_welcome(tgt, msg.type))
+            on_message(tgt, &msg);
+    }
+    if (tgt->channel && rc >= 0)
+        rc = gw_channel_step(tgt->channel, now_ns, &err);
+    if (!tgt->channel)
+        return GW_NEVER_NS;
+    if (rc < 0) {
+        link_lost(tgt, &err);
+        return now_ns;
+    }
+    return gw_channel_wake_ns(tgt->channel);
+}
+
+/* ---- statistics ---------------------------------------------------------------------------------------------- */
+
+static void totals(struct gw_target *tgt, uint64_t now_ns)
+{
+    uint64_t rx_bytes = 0;
+    uint64_t copied = 0;
+    uint64_t calls = 0;
+    uint64_t normal = 0;
+    uint64_t zero = 0;
+    for (unsigned i = 0; i < tgt->reply.endpoints; i++) {
+        struct gw_page_in_stats stats;
+        if (!tgt->pages[i])
+            continue;
+        gw_page_in_stats(tgt->pages[i], &stats);
+        rx_bytes += stats.rx_bytes;
+        copied += stats.copied_bytes;
+        calls += stats.system_calls;
+        normal += stats.placed_pages;
+        zero += stats.zero_pages;
+    }
+    pthread_mutex_lock(&tgt->stats_lock);
+    struct gw_stats *stats = &tgt->stats;
+    stats->transferred_bytes = rx_bytes;
+    stats->copied_bytes = copied;
+    stats->wire_system_calls = calls;
+    stats->normal_pages = normal;
+    stats->duplicate_pages = zero;
+    stats->downtime.revoke_ns = tgt->revoke_ns;
+    stats->downtime.digest_ns = tgt->digest_ns;
+    stats->downtime.device_load_ns = tgt->load_ns;
+    stats->downtime.acquire_ns = tgt->acquire_ns;
+    stats->downtime.resume_ns = tgt->resume_ns;
+    if (stats->status != GW_STATUS_COMPLETED && stats->status != GW_STATUS_NONE)
+        stats->total_ns = now_ns - tgt->started_ns;
+    pthread_mutex_unlock(&tgt->stats_lock);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------- */
+
+void gw_target_finish(struct gw_target *tgt)
+{
+    if (tgt->step >= GW_TGT_LINGER)
+        return;
+    tgt->step = GW_TGT_LINGER;
+    /* The last word must leave; a source that heard it closes or acknowledges. */
+    tgt->linger_until_ns = gw_clock_ns() + (tgt->hs == GW_HT_SETTLED ? 0 : LINGER_NS);
+}
+
+static void release_guest(struct gw_target *tgt)
+{
+    for (unsigned i = 0; i < 255; i++) {
+        gw_page_in_stop(tgt->pages[i]);
+        tgt->pages[i] = NULL;
+        tgt->page_open[i] = false;
+    }
+    for (unsigned i = 0; i < gw_ram_block_count(tgt->ram); i++) {
+        struct gw_block *block = gw_ram_block(tgt->ram, i);
+        gw_mr_dereg(block->mr);
+        block->mr = NULL;
+    }
+    gw_target_drop_items(tgt);
+    gw_free(tgt->offers);
+    gw_free(tgt->wishes);
+    tgt->offers = NULL;
+    tgt->wishes = NULL;
+}
+
+static bool jobs_are_quiet(const struct gw_target *tgt)
+{
+    return !tgt->work.busy && !tgt->call.busy && !tgt->prefault[0].busy && !tgt->prefault[1].busy;
+}
+
+static void over(struct gw_target *tgt)
+{
+    bool completed = tgt->end_status == GW_STATUS_COMPLETED;
+    tgt->step = GW_TGT_OVER;
+    if (!completed && tgt->err.rc == 0)
+        gw_fail_code(&tgt->err, -EIO, GW_CODE_INTERNAL, "ended without a reason");
+    pthread_mutex_lock(&tgt->stats_lock);
+    gw_error_clear(&tgt->result_err);
+    if (!completed)
+        gw_error_copy(&tgt->result_err, &tgt->err);
+    tgt->result = completed ? 0 : tgt->err.rc;
+    pthread_mutex_unlock(&tgt->stats_lock);
+    gw_target_status(tgt, tgt->end_status);
+    gw_target_tell(tgt, GW_EVENT_ENDED, completed ? NULL : &tgt->err, "%s",
+                   gw_status_name(tgt->end_status));
+    /* Release: whoever sees running false sees the result. */
+    atomic_store_explicit(&tgt->running, false, memory_order_release);
+}
+
+static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
+{
+    if (tgt->step == GW_TGT_LINGER) {
+        if (tgt->channel && now_ns < tgt->linger_until_ns)
+            return tgt->linger_until_ns;
+        totals(tgt, now_ns);
+        gw_target_close_link(tgt);
+        gw_target_drop_candidates(tgt);
+        gw_listener_close(tgt->listener);
+        tgt->listener = NULL;
+        tgt->step = GW_TGT_CLEANUP;
+    }
+    if (!jobs_are_quiet(tgt))
+        return GW_NEVER_NS; /* their mail wakes us */
+    release_guest(tgt);
+    gw_domain_close(tgt->dom);
+    tgt->dom = NULL;
+    over(tgt);
+    return now_ns;
+}
+
+/* ---- the step ----------------------------------------------------------------------------------------------------- */
+
+static void take_cancel(struct gw_target *tgt)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (!atomic_exchange_explicit(&tgt->cancelled, false, memory_order_acq_rel))
+        return;
+    gw_fail(&err, -ECANCELED, "cancelled at the target");
+    gw_target_fail(tgt, &err);
+}
+
+/* gw_target_free(): what is undecided is void; what is decided is not listened for any longer. */
+static void take_abandon(struct gw_target *tgt)
+{
+    if (!atomic_load_explicit(&tgt->abandoned, memory_order_acquire) || tgt->call.busy)
+        return;
+    struct gw_error err = GW_ERROR_INIT;
+    gw_fail(&err, -ECANCELED, "the target was freed");
+    if (tgt->hs == GW_HT_CLAIMED)
+        gw_target_event(tgt, GW_HTE_RESOLVE_DISCARD);
+    gw_target_fail(tgt, &err);
+    gw_target_finish(tgt);
+}
+
+uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
+{
+    gw_mail_drain(&tgt->inbox, tgt);
+    take_cancel(tgt);
+    take_abandon(tgt);
+    uint64_t wake_ns = step_link(tgt, now_ns);
+    if (tgt->step < GW_TGT_LINGER) {
+        gw_target_accept(tgt, now_ns);
+        wake_ns = gw_min_u64(wake_ns, gw_target_candidates(tgt, now_ns));
+        wake_ns = gw_min_u64(wake_ns, gw_target_settle_step(tgt, now_ns));
+    }
+    if (tgt->step == GW_TGT_LINGER || tgt->step == GW_TGT_CLEANUP)
+        return gw_min_u64(wake_ns, end_step(tgt, now_ns));
+    if (tgt->step >= GW_TGT_ACTIVE && tgt->step <= GW_TGT_LOAD) {
+        totals(tgt, now_ns);
+        wake_ns = gw_min_u64(wake_ns, now_ns + 50 * GW_NS_PER_MS);
+    }
+    return wake_ns;
+}
+
+void *gw_target_thread(void *arg)
+{
+    enum { FDS_MAX = 1 + 3 + 16 + 3 * GW_CANDIDATES_MAX };
+    struct gw_target *tgt = arg;
+    while (tgt->step != GW_TGT_OVER) {
+        uint64_t now_ns = gw_clock_ns();
+        uint64_t wake_ns = gw_target_step_now(tgt, now_ns);
+        if (wake_ns <= now_ns || tgt->step == GW_TGT_OVER)
+            continue;
+        struct pollfd fds[FDS_MAX] = {{.fd = tgt->inbox.fd, .events = POLLIN}};
+        int at[GW_CANDIDATES_MAX + 3]; /* where each one's descriptors begin */
+        int count = 1;
+        unsigned n = 0;
+        if (tgt->control)
+            count += gw_ep_arm(tgt->control, &fds[count], 3, &wake_ns);
+        at[n++] = count;
+        if (tgt->listener && tgt->step < GW_TGT_LINGER)
+            count += gw_listener_arm(tgt->listener, &fds[count], 16, &wake_ns);
+        at[n++] = count;
+        for (unsigned i = 0; i < tgt->candidate_count; i++) {
+            count += gw_ep_arm(tgt->candidates[i].ep, &fds[count], 3, &wake_ns);
+            at[n++] = count;
+        }
+        if (wake_ns == 0)
+            continue;
+        gw_clock_poll(fds, (unsigned)count, wake_ns);
+        if (tgt->control)
+            gw_ep_awake(tgt->control, &fds[1], (unsigned)(at[0] - 1));
+        if (tgt->listener && tgt->step < GW_TGT_LINGER)
+            gw_listener_awake(tgt->listener, &fds[at[0]], (unsigned)(at[1] - at[0]));
+        for (unsigned i = 0; i < tgt->candidate_count; i++)
+            gw_ep_awake(tgt->candidates[i].ep, &fds[at[1 + i]], (unsigned)(at[2 + i] - at[1 + i]));
+    }
+    return NULL;
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
+ * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_load.c
+ * (the stream: join, revoke, digest, load), target_settle.c (PREPARED to the outcome acknowledged).
+ *
+ * Everything here belongs to the engine's thread, except what says otherwise. */
+#ifndef GW_CORE_TARGET_H
+#define GW_CORE_TARGET_H
+
+#include "control/channel.h"
+#include "control/handshake.h"
+#include "core/base/clock.h"
+#include "core/devices.h"
+#include "core/handover.h"
+#include "core/loop.h"
+#include "core/page_in.h"
+#include "core/params.h"
+#include "core/shell.h"
+#include "ram/digest.h"
+
+#include <godwit/target.h>
+#include <stdatomic.h>
+
+/* Control connections that have not said a valid first message yet. More wait in the listener. */
+#define GW_CANDIDATES_MAX 16
+#define GW_PREFAULT_JOBS 2
+
+enum gw_target_step {
+    GW_TGT_LISTEN,  /* no session: HELLO of some candidate */
+    GW_TGT_OFFER,   /* hello done: block offers and page endpoints arrive */
+    GW_TGT_READY,   /* blocks_ready callback, received bits, regions: job */
+    GW_TGT_ACTIVE,  /* memory arrives */
+    GW_TGT_REVOKE,  /* RAM END read, final fences joined: page endpoints are revoked */
+    GW_TGT_DIGEST,  /* job */
+    GW_TGT_LOAD,    /* device sections, one at a time */
+    GW_TGT_SETTLE,  /* the handover table decides */
+    GW_TGT_LINGER,  /* last words go out */
+    GW_TGT_CLEANUP, /* jobs and callbacks end */
+    GW_TGT_OVER,
+};
+
+struct gw_candidate { /* a control connection before its first message */
+    struct gw_endpoint *ep;
+    struct gw_channel *channel;
+    uint64_t deadline_ns;
+};
+
+struct gw_target_call {
+    struct gw_call call;
+    struct gw_mail done;
+    struct gw_target *tgt;
+    int (*run)(struct gw_target *tgt, struct gw_error *err);
+    void (*finished)(struct gw_target *tgt, int rc);
+    int rc;
+    struct gw_error err;
+    uint64_t took_ns;
+    bool busy;
+};
+
+struct gw_target_job {
+    struct gw_job job;
+    struct gw_target *tgt;
+    int rc;
+    uint64_t took_ns;
+    struct gw_error err;
+    bool busy;
+    struct gw_wish wish; /* prefault */
+};
+
+struct gw_item { /* one whole item of the stream, waiting to be taken apart */
+    struct gw_item *next;
+    size_t bytes;
+    uint8_t data[];
+};
+
+struct gw_target {
+    /* set once, by the embedder's thread */
+    struct gw_loop *loop;
+    struct gw_target_ops ops;
+    void *ctx;
+    struct gw_log log;
+    char machine[256];
+    bool machine_given;
+    uint64_t ram_bytes_max;
+    struct gw_params params;
+    struct gw_devices devices;
+    struct gw_pool *pool;
+    struct gw_inbox inbox;
+    pthread_t thread;
+    bool thread_runs;
+    uint64_t incarnation;
+    char uri_text[1024];
+
+    _Atomic bool running;
+    _Atomic bool cancelled;
+    _Atomic int outcome;       /* enum gw_outcome: write-once, by one compare-exchange */
+    _Atomic int claim;         /* enum below: a claim asked for and its answer */
+    _Atomic int resolution;    /* 0, or 1 + enum gw_target_resolution, taken by the engine */
+    _Atomic int resolve_answer; /* 1: pending, 0: done, negative: acquire failed */
+    _Atomic bool abandoned;    /* gw_target_free() */
+    _Atomic int calls_in_loop;
+
+    /* one guest */
+    enum gw_target_step step;
+    enum gw_ht_state hs;
+    struct gw_listener *listener;
+    struct gw_domain *dom;
+    struct gw_uri uri;
+    struct gw_candidate candidates[GW_CANDIDATES_MAX];
+    unsigned candidate_count;
+    bool in_session;
+    uint8_t session[GW_SESSION_BYTES];
+    struct gw_endpoint *control;
+    struct gw_channel *channel;
+    struct gw_hello hello, reply;
+    struct gw_ram *ram;
+    struct gw_page_in *pages[255];
+    bool page_open[255];
+    unsigned page_open_count;
+
+    struct gw_block_offer_msg *offers; /* whole list, once LAST arrived */
+    unsigned offer_count, offer_room;
+    uint64_t offered_bytes;
+    bool offers_complete;
+    struct gw_target_call call;
+    struct gw_target_job work;
+
+    struct gw_target_job prefault[GW_PREFAULT_JOBS];
+    struct gw_wish *wishes; /* ring of advice; what does not fit is dropped: it is only advice */
+    unsigned wish_first, wish_count;
+
+    /* rounds */
+    uint32_t fence;       /* the number being joined */
+    unsigned fence_count; /* owners that have reported it */
+    bool fence_final;
+    bool final_joined;
+    unsigned revoked_count;
+
+    /* stream */
+    struct gw_stream_order *order;
+    uint8_t *item; /* being assembled */
+    size_t item_bytes, item_room;
+    struct gw_item *items_first, **items_last;
+    bool ram_ended, eof_seen;
+    struct gw_item *loading; /* the FULL section whose load() runs */
+    struct gw_section loading_section;
+    struct gw_reader loading_body;
+
+    /* handover */
+    bool prepare_seen;
+    struct gw_token token;
+    bool source_has_digest;
+    uint8_t source_digest[GW_DIGEST_BYTES], digest[GW_DIGEST_BYTES];
+    uint32_t attempt; /* of the connection that is listened to; 0: the first one */
+    uint64_t hold_until_ns, settle_until_ns, linger_until_ns;
+    bool ack_seen;
+    uint64_t revoke_begun_ns, revoke_ns, digest_ns, load_ns, acquire_ns, resume_ns;
+    struct gw_error err; /* why it is void, declined or failed */
+    enum gw_status end_status;
+
+    pthread_mutex_t stats_lock;
+    struct gw_stats stats; /* guarded by stats_lock, as is all below */
+    uint64_t started_ns;
+    struct gw_error result_err;
+    int result;
+};
+
+enum gw_claim { GW_CLAIM_NONE, GW_CLAIM_ASKED, GW_CLAIM_DONE, GW_CLAIM_REFUSED };
+
+/* target.c */
+void gw_target_tell(struct gw_target *tgt, enum gw_event_type type, const struct gw_error *err,
+                    const char *format, ...) GW_PRINTF(4, 5);
+void gw_target_status(struct gw_target *tgt, enum gw_status status);
+void gw_target_fail(struct gw_target *tgt, const struct gw_error *err); /* void, if undecided */
+void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *));
+void gw_target_ask(struct gw_target *tgt, int (*run)(struct gw_target *, struct gw_error *),
+                   void (*finished)(struct gw_target *, int));
+int gw_target_say(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_close_link(struct gw_target *tgt);
+void gw_target_finish(struct gw_target *tgt);
+uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns);
+void *gw_target_thread(void *tgt);
+
+/* target_setup.c */
+void gw_target_accept(struct gw_target *tgt, uint64_t now_ns);
+uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns);
+void gw_target_drop_candidates(struct gw_target *tgt);
+void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg);
+
+/* target_load.c */
+void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool final);
+void gw_target_on_revoked(void *engine, unsigned owner);
+void gw_target_on_page_lost(void *engine, unsigned owner, const struct gw_error *err);
+void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_on_prepare(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_next_item(struct gw_target *tgt);
+void gw_target_drop_items(struct gw_target *tgt);
+
+/* target_settle.c */
+void gw_target_event(struct gw_target *tgt, enum gw_ht_event event);
+void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg);
+/* A candidate said ASK. True: its connection was taken over. */
+bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
+                      const struct gw_message *msg);
+uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns);
+
+#endif

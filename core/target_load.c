@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MIT
+/* The savevm stream at the target, item by item and in order. RAM END is accepted only after the
+ * final fence of every page endpoint has been joined (rule 5); then every key is revoked, then the
+ * digest is taken, and only then is a device loaded (rule 10). Whole items wait here, off the peer's
+ * credit, while one is being worked on. */
+#include "core/target.h"
+
+#include "core/base/alloc.h"
+#include "core/base/bytes.h"
+
+#include <string.h>
+
+/* ---- joining ----------------------------------------------------------------------------------- */
+
+static void say_joined(struct gw_target *tgt, uint32_t number)
+{
+    struct gw_message msg = {.type = GW_MSG_JOINED};
+    msg.u.number = number;
+    gw_target_say(tgt, &msg);
+}
+
+static void joined(struct gw_target *tgt)
+{
+    tgt->fence_count = 0;
+    if (tgt->fence_final)
+        tgt->final_joined = true;
+    say_joined(tgt, tgt->fence);
+    gw_target_next_item(tgt);
+}
+
+void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool final)
+{
+    struct gw_target *tgt = engine;
+    struct gw_error err = GW_ERROR_INIT;
+    if (tgt->step != GW_TGT_ACTIVE)
+        return;
+    if (tgt->fence_count == 0) {
+        if (number != tgt->fence + 1 || tgt->final_joined) {
+            gw_fail(&err, -EPROTO, "page endpoint %u: fence %u after fence %u%s", owner + 1, number,
+                    tgt->fence, tgt->final_joined ? ", the last one" : "");
+            gw_target_fail(tgt, &err);
+            return;
+        }
+        tgt->fence = number;
+        tgt->fence_final = final;
+    } else if (number != tgt->fence || final != tgt->fence_final) {
+        gw_fail(&err, -EPROTO, "page endpoint %u: fence %u while fence %u is joined", owner + 1,
+                number, tgt->fence);
+        gw_target_fail(tgt, &err);
+        return;
+    }
+    if (++tgt->fence_count == tgt->reply.endpoints)
+        joined(tgt);
+}
+
+void gw_target_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)
+{
+    struct gw_target *tgt = engine;
+    (void)owner;
+    if (!tgt->final_joined) /* afterwards nothing travels there */
+        gw_target_fail(tgt, err);
+}
+
+/* ---- revoke, digest -------------------------------------------------------------------------------- */
+
+static void digest_run(struct gw_job *job)
+{
+    struct gw_target *tgt = GW_CONTAINER_OF(job, struct gw_target, work.job);
+    uint64_t begun = gw_clock_ns();
+    gw_error_clear(&tgt->work.err);
+    tgt->work.rc = gw_ram_digest(tgt->ram, tgt->digest, NULL, &tgt->work.err);
+    tgt->work.took_ns = gw_clock_ns() - begun;
+}
+
+static void digest_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_target *tgt = engine;
+    (void)mail;
+    tgt->work.busy = false;
+    if (tgt->step != GW_TGT_DIGEST)
+        return;
+    if (tgt->work.rc < 0) {
+        gw_target_fail(tgt, &tgt->work.err);
+        return;
+    }
+    tgt->digest_ns = tgt->work.took_ns;
+    pthread_mutex_lock(&tgt->stats_lock);
+    memcpy(tgt->stats.digest, tgt->digest, sizeof(tgt->digest));
+    tgt->stats.has_digest = true;
+    pthread_mutex_unlock(&tgt->stats_lock);
+    tgt->step = GW_TGT_LOAD;
+    gw_target_next_item(tgt);
+}
+
+static void begin_revoke(struct gw_target *tgt)
+{
+    gw_target_status(tgt, GW_STATUS_DEVICE);
+    tgt->step = GW_TGT_REVOKE;
+    tgt->revoke_begun_ns = gw_clock_ns();
+    tgt->revoked_count = 0;
+    for (unsigned i = 0; i < tgt->reply.endpoints; i++)
+        gw_page_in_revoke(tgt->pages[i]);
+}
+
+void gw_target_on_revoked(void *engine, unsigned owner)
+{
+    struct gw_target *tgt = engine;
+    (void)owner;
+    if (tgt->step != GW_TGT_REVOKE || ++tgt->revoked_count < tgt->reply.endpoints)
+        return;
+    tgt->revoke_ns = gw_clock_ns() - tgt->revoke_begun_ns;
+    if (tgt->hello.flags & GW_HELLO_DIGEST) {
+        tgt->step = GW_TGT_DIGEST;
+        gw_target_post(tgt, &tgt->work, digest_run, digest_done);
+        return;
+    }
+    tgt->step = GW_TGT_LOAD;
+    gw_target_next_item(tgt);
+}
+
+/* ---- items ------------------------------------------------------------------------------------------- */
+
+void gw_target_drop_items(struct gw_target *tgt)
+{
+    gw_free(tgt->item);
+    tgt->item = NULL;
+    tgt->item_bytes = tgt->item_room = 0;
+    while (tgt->items_first) {
+        struct gw_item *item = tgt->items_first;
+        tgt->items_first = item->next;
+        gw_free(item);
+    }
+    tgt->items_last = &tgt->items_first;
+    gw_free(tgt->loading);
+    tgt->loading = NULL;
+    gw_stream_order_free(tgt->order);
+    tgt->order = NULL;
+}
+
+static int append(struct gw_target *tgt, struct gw_span data, struct gw_error *err)
+{
+    if (data.bytes > tgt->params.section_bytes_max + 4096 - tgt->item_bytes) {
+        gw_fail_code(err, -E2BIG, GW_CODE_LIMIT, "a section is longer than x-section-max (%llu)",
+                     (unsigned long long)tgt->params.section_bytes_max);
+        gw_error_hint(err, "raise x-section-max at the target");
+        return -E2BIG;
+    }
+    size_t wanted = tgt->item_bytes + data.bytes;
+    if (wanted > tgt->item_room) {
+        size_t room = gw_max_u64(wanted, tgt->item_room * 2);
+        uint8_t *item = gw_realloc(tgt->item, room, 1);
+        if (!item)
+            return gw_fail(err, -ENOMEM, "a section of %zu bytes", wanted);
+        tgt->item = item;
+        tgt->item_room = room;
+    }
+    if (data.bytes)
+        memcpy(tgt->item + tgt->item_bytes, data.data, data.bytes);
+    tgt->item_bytes = wanted;
+    return 0;
+}
+
+static int keep_item(struct gw_target *tgt, struct gw_error *err)
+{
+    struct gw_item *item = gw_zalloc(1, sizeof(*item) + tgt->item_bytes);
+    if (!item)
+        return gw_fail(err, -ENOMEM, "a section of %zu bytes", tgt->item_bytes);
+    item->bytes = tgt->item_bytes;
+    memcpy(item->data, tgt->item, tgt->item_bytes);
+    tgt->item_bytes = 0;
+    *tgt->items_last = item;
+    tgt->items_last = &item->next;
+    gw_channel_hold(tgt->channel, item->bytes);
+    return 0;
+}
+
+void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    int rc = 0;
+    if (tgt->step < GW_TGT_ACTIVE || tgt->step > GW_TGT_LOAD || tgt->eof_seen)
+        rc = gw_fail(&err, -EPROTO, "STREAM where none may be");
+    if (rc == 0)
+        rc = append(tgt, msg->u.data, &err);
+    if (rc == 0 && (msg->flags & GW_MSG_FLAG_LAST))
+        rc = keep_item(tgt, &err);
+    if (rc < 0) {
+        gw_target_fail(tgt, &err);
+        return;
+    }
+    gw_target_next_item(tgt);
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------- */
+
+static int load_run(struct gw_target *tgt, struct gw_error *err)
+{
+    return gw_savevm_load(&tgt->devices, &tgt->loading_section, &tgt->loading_body, err);
+}
+
+static void load_finished(struct gw_target *tgt, int rc)
+{
+    gw_free(tgt->loading);
+    tgt->loading = NULL;
+    tgt->load_ns += tgt->call.took_ns;
+    if (tgt->step != GW_TGT_LOAD)
+        return;
+    if (rc < 0) {
+        gw_target_fail(tgt, &tgt->call.err);
+        return;
+    }
+    gw_target_next_item(tgt);
+}
+
+static int take_ram(struct gw_target *tgt, const struct gw_section *section,
+                    struct gw_reader *body, struct gw_error *err)
+{
+    if (section->type == GW_ITEM_END) {
+        tgt->ram_ended = true;
+        int rc = gw_savevm_check_ram_end(body, err);
+        if (rc == 0)
+            begin_revoke(tgt);
+        return rc;
+    }
+    if (section->version_id != GW_RAM_SECTION_VERSION)
+        return gw_fail(err, -EPROTO, "section 'ram': version %u, only %u is known",
+                       section->version_id, GW_RAM_SECTION_VERSION);
+    return gw_savevm_check_ram_start(body, tgt->ram, err);
+}
+
+static int take_section(struct gw_target *tgt, struct gw_item *item,
+                        const struct gw_section *section, struct gw_reader *body,
+                        struct gw_error *err)
+{
+    if (section->section_id == GW_SECTION_RAM && section->type != GW_ITEM_FULL)
+        return take_ram(tgt, section, body, err);
+    if (section->type != GW_ITEM_FULL)
+        return gw_fail(err, -EPROTO, "section %u: no iterative device is known here",
+                       section->section_id);
+    if (tgt->step != GW_TGT_LOAD)
+        return gw_fail(err, -EPROTO, "section '%s' before the end of RAM", section->idstr);
+    tgt->loading = item;
+    tgt->loading_section = *section;
+    tgt->loading_body = *body;
+    gw_target_ask(tgt, load_run, load_finished);
+    return 0;
+}
+
+/* Takes @item over if a device is being loaded from it (tgt->loading). */
+static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_error *err)
+{
+    enum gw_item_type type;
+    struct gw_section section = {0};
+    struct gw_reader body;
+    char machine[256];
+    int rc = gw_stream_read_item(item->data, item->bytes, &type, machine, &section, &body, err);
+    if (rc == 0)
+        rc = gw_stream_order_next(tgt->order, type, &section, err);
+    if (rc < 0)
+        return rc;
+    switch (type) {
+    case GW_ITEM_CONFIGURATION:
+        if (strcmp(machine, tgt->hello.machine) != 0)
+            return gw_fail(err, -EPROTO, "configuration: machine '%s', hello said '%s'", machine,
+                           tgt->hello.machine);
+        return 0;
+    case GW_ITEM_START:
+        if (section.section_id != GW_SECTION_RAM || strcmp(section.idstr, "ram") != 0)
+            return gw_fail(err, -EPROTO, "section '%s': no iterative device is known here",
+                           section.idstr);
+        return take_section(tgt, item, &section, &body, err);
+    case GW_ITEM_PART:
+    case GW_ITEM_END:
+    case GW_ITEM_FULL:
+        return take_section(tgt, item, &section, &body, err);
+    case GW_ITEM_EOF:
+        tgt->eof_seen = true;
+        return 0;
+    case GW_ITEM_COMMAND:
+    case GW_ITEM_DESCRIPTION:
+        break;
+    }
+    return gw_fail(err, -EPROTO, "stream item 0x%02x is not known on this wire", type);
+}
+
+static void maybe_prepared(struct gw_target *tgt);
+
+static bool may_take(const struct gw_target *tgt)
+{
+    if (!tgt->items_first || tgt->loading)
+        return false;
+    if (tgt->step == GW_TGT_LOAD)
+        return true;
+    if (tgt->step != GW_TGT_ACTIVE)
+        return false;
+    /* RAM END waits for the final join; header and START need not. */
+    return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;
+}
+
+void gw_target_next_item(struct gw_target *tgt)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    while (may_take(tgt)) {
+        struct gw_item *item = tgt->items_first;
+        tgt->items_first = item->next;
+        if (!tgt->items_first)
+            tgt->items_last = &tgt->items_first;
+        if (tgt->channel)
+            gw_channel_release(tgt->channel, item->bytes);
+        int rc = take_item(tgt, item, &err);
+        if (tgt->loading != item)
+            gw_free(item);
+        if (rc < 0) {
+            gw_target_fail(tgt, &err);
+            return;
+        }
+    }
+    maybe_prepared(tgt);
+}
+
+/* ---- PREPARE ------------------------------------------------------------------------------------------- */
+
+static int check_digest(struct gw_target *tgt, struct gw_error *err)
+{
+    if (!(tgt->hello.flags & GW_HELLO_DIGEST))
+        return 0;
+    if (tgt->source_has_digest && memcmp(tgt->source_digest, tgt->digest, GW_DIGEST_BYTES) == 0)
+        return 0;
+    gw_fail_code(err, -EBADMSG, GW_CODE_DIGEST, "memory here differs from the source's");
+    gw_error_hint(err, "this is a fault of godwit or of the host's memory: keep the logs of both "
+                       "sides; the guest goes on at the source");
+    return -EBADMSG;
+}
+
+static void maybe_prepared(struct gw_target *tgt)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (!tgt->prepare_seen || !tgt->eof_seen || tgt->loading || tgt->step != GW_TGT_LOAD)
+        return;
+    if (check_digest(tgt, &err) < 0) {
+        gw_target_fail(tgt, &err);
+        return;
+    }
+    tgt->step = GW_TGT_SETTLE;
+    gw_target_event(tgt, GW_HTE_LOADED);
+}
+
+void gw_target_on_prepare(struct gw_target *tgt, const struct gw_message *msg)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (tgt->prepare_seen || msg->u.prepare.token.incarnation != tgt->incarnation) {
+        gw_fail(&err, -EPROTO, "PREPARE %s",
+                tgt->prepare_seen ? "came twice" : "names another incarnation of this target");
+        gw_target_fail(tgt, &err);
+        return;
+    }
+    tgt->prepare_seen = true;
+    tgt->token = msg->u.prepare.token;
+    tgt->source_has_digest = msg->u.prepare.has_digest;
+    memcpy(tgt->source_digest, msg->u.prepare.digest, sizeof(tgt->source_digest));
+    maybe_prepared(tgt);
+}
