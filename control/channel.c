@@ -404,7 +404,7 @@ static void drain(struct gw_channel *ch)
             return;
         struct gw_span none = {0};
         if (!items_add(&ch->ahead, ch->buf, (size_t)bytes, none)) {
-            gw_fail(&ch->err, -ENOMEM, "%s", gw_message_name(msg.type));
+            gw_fail(&ch->err, -ENOMEM, "a message read ahead");
             latch(ch, -ENOMEM);
             return;
         }

@@ -2,8 +2,8 @@
 /* The savevm stream's items (docs/protocol.md section 4): written piece by piece into a writer, read
  * as one whole item whose end is known. Bodies carry no length of their own, so the footer is the
  * only witness that head and body were understood: a wrong one is refused with offset and byte. */
-#include "control/stream.h"
 #include "control/codec.h"
+#include "control/stream.h"
 
 #include <inttypes.h>
 #include <stdio.h>
