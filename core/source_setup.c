@@ -40,6 +40,7 @@ static bool is_worth_another_try(int rc)
 int gw_source_open_channel(struct gw_source *src, struct gw_error *err)
 {
     struct gw_channel_config config = {.ep = src->control,
+                                       .side = GW_CHANNEL_SOURCE,
                                        .peer_timeout_ns =
                                            src->params.peer_timeout_ms * GW_NS_PER_MS};
     src->channel = gw_channel_new(&config, err);

@@ -53,6 +53,7 @@ static void add_candidate(struct gw_target *tgt, struct gw_endpoint *ep, uint64_
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_channel_config config = {.ep = ep,
+                                       .side = GW_CHANNEL_TARGET,
                                        .peer_timeout_ns =
                                            tgt->params.peer_timeout_ms * GW_NS_PER_MS};
     struct gw_channel *channel = gw_channel_new(&config, &err);
