@@ -4,6 +4,7 @@
 #include "core/base/bitmap.h"
 #include "ram/dirty_impl.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/huge_pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +20,6 @@
 
 #define PAGE ((size_t)GW_DIRTY_PAGE_BYTES)
 #define MIB (UINT64_C(1) << 20)
-#define HUGE_2M "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-#define HUGE_1G "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"
 
 static const char *const methods[] = {"pagemap-scan", "uffd-wp", "soft-dirty", NULL};
 static const char *const cells[] = {
@@ -35,8 +34,7 @@ struct memory {
     uint64_t bytes;
     uint64_t pages;
     size_t unit; /* pages that are reported together */
-    const char *pool;
-    uint64_t pool_before;
+    struct gw_huge_pool pool;
 };
 
 struct bench { /* one source, one block */
@@ -64,30 +62,12 @@ static uint64_t number_in(const char *path)
     return value;
 }
 
-static void number_to(const char *path, uint64_t value)
-{
-    FILE *file = fopen(path, "we");
-    if (!file)
-        return;
-    fprintf(file, "%lu", value);
-    fclose(file);
-}
-
 static void memory_close(struct memory *m)
 {
     munmap(m->host, m->bytes);
     if (m->desc.fd >= 0)
         close(m->desc.fd);
-    if (m->pool)
-        number_to(m->pool, m->pool_before);
-}
-
-/* Huge pages are taken from the pool for as long as the test runs, if we may. */
-static void pool_open(struct memory *m, uint64_t page_bytes)
-{
-    m->pool = page_bytes == 2 * MIB ? HUGE_2M : HUGE_1G;
-    m->pool_before = number_in(m->pool);
-    number_to(m->pool, m->pool_before + m->bytes / page_bytes);
+    gw_huge_pool_close(&m->pool);
 }
 
 static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t bytes,
@@ -95,7 +75,7 @@ static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t byte
 {
     int prot = PROT_READ | PROT_WRITE;
     unsigned huge = page_bytes == 2 * MIB ? MFD_HUGETLB | (21u << 26) : MFD_HUGETLB | (30u << 26);
-    *m = (struct memory){.bytes = bytes, .pages = bytes / PAGE, .unit = 1};
+    *m = (struct memory){.bytes = bytes, .pages = bytes / PAGE, .unit = 1, .pool.fd = -1};
     m->desc = (struct gw_block_desc){.struct_bytes = sizeof(m->desc),
                                      .name = "ram",
                                      .size_bytes = bytes,
@@ -113,7 +93,7 @@ static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t byte
         madvise(m->host, bytes, MADV_HUGEPAGE);
     } else {
         if (kind == GW_BLOCK_HUGETLB) {
-            pool_open(m, page_bytes);
+            gw_huge_pool_open(&m->pool, page_bytes, bytes / page_bytes);
             m->unit = page_bytes / PAGE;
         }
         m->desc.fd = memfd_create("ram", MFD_CLOEXEC | (kind == GW_BLOCK_HUGETLB ? huge : 0));
@@ -122,7 +102,7 @@ static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t byte
         m->host = mmap(NULL, bytes, prot, MAP_SHARED, m->desc.fd, 0);
         if (m->host == MAP_FAILED) {
             close(m->desc.fd);
-            number_to(m->pool, m->pool_before);
+            gw_huge_pool_close(&m->pool);
             GW_SKIP("%lu huge pages of %lu MiB cannot be had here", bytes / page_bytes,
                     page_bytes / MIB);
         }
