@@ -69,11 +69,14 @@ static uint32_t name_hash(const char *name)
 }
 
 /* The slot that holds @name, or the empty one where it belongs. */
-static uint32_t name_slot(const struct gw_ram *ram, const char *name)
+static uint32_t name_slot(struct gw_ram *ram, const char *name)
 {
     uint32_t slot = name_hash(name) & (ram->name_slots - 1);
-    while (ram->names[slot] && strcmp(ram->blocks[ram->names[slot] - 1]->desc.name, name) != 0)
-        slot = (slot + 1) & (ram->name_slots - 1);
+    for (; ram->names[slot]; slot = (slot + 1) & (ram->name_slots - 1)) {
+        ram->name_compares++;
+        if (strcmp(ram->blocks[ram->names[slot] - 1]->desc.name, name) == 0)
+            break;
+    }
     return slot;
 }
 

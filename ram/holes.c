@@ -49,13 +49,6 @@ struct scan_arg {
 #define ENTRY_VALUE ((UINT64_C(1) << 55) - 1) /* swap type (5 bits) and offset, or page frame */
 #define ENTRY_MARKER (31u | 1u << 5)
 
-enum how {
-    ALL,     /* nothing can be known */
-    SEEK,    /* SEEK_DATA */
-    SCAN,    /* PAGEMAP_SCAN */
-    ENTRIES, /* /proc/self/pagemap */
-};
-
 static uint64_t address_of(const struct gw_holes *walk, uint64_t page)
 {
     return (uint64_t)(uintptr_t)walk->block->desc.host + page * GW_PAGE_BYTES;
@@ -97,7 +90,7 @@ static int step_seek(struct gw_holes *walk, struct gw_extent *extent)
 
 static int read_entries(struct gw_holes *walk, uint64_t page, uint64_t end)
 {
-    uint64_t count = gw_min_u64(end - page, GW_HOLES_ENTRIES);
+    uint64_t count = gw_min_u64(end - page, GW_HOLES_ENTRIES_MAX);
     off_t offset = (off_t)(address_of(walk, page) / GW_PAGE_BYTES * sizeof(walk->entry[0]));
     ssize_t got = pread(walk->pagemap, walk->entry, count * sizeof(walk->entry[0]), offset);
     if (got < 0)
@@ -147,7 +140,7 @@ static int scan_regions(struct gw_holes *walk)
         .start = address_of(walk, walk->at),
         .end = address_of(walk, walk->end),
         .vec = (uint64_t)(uintptr_t)walk->region,
-        .vec_len = GW_HOLES_REGIONS,
+        .vec_len = GW_HOLES_REGIONS_MAX,
         .category_inverted = SCAN_PFNZERO, /* a read of anonymous memory maps the zero page */
         .category_mask = SCAN_PFNZERO,
         .category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
@@ -196,17 +189,17 @@ static int open_pagemap(struct gw_holes *walk)
     walk->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (walk->pagemap < 0)
         return -errno;
-    walk->how = SCAN;
+    walk->how = GW_HOLES_SCAN;
     return 0;
 }
 
 static int step_pagemap(struct gw_holes *walk, struct gw_extent *extent)
 {
-    if (walk->how == SCAN) {
+    if (walk->how == GW_HOLES_SCAN) {
         int rc = step_scan(walk, extent);
         if (rc != -ENOTTY)
             return rc;
-        walk->how = ENTRIES; /* before Linux 6.7 */
+        walk->how = GW_HOLES_ENTRIES; /* before Linux 6.7 */
     }
     return step_entries(walk, walk->end, extent);
 }
@@ -231,7 +224,7 @@ static int believe_hugetlb(struct gw_holes *walk)
     walk->region_count = 0;
     walk->region_next = 0;
     if (rc == 0 && (uint64_t)file.st_blocks * 512 > mapped)
-        walk->how = ALL;
+        walk->how = GW_HOLES_ALL;
     return rc;
 }
 
@@ -246,13 +239,13 @@ int gw_holes_begin_at(struct gw_holes *walk, const struct gw_block *block, uint6
     walk->region_next = 0;
     walk->entry_first = 0;
     walk->entry_count = 0;
-    walk->how = ALL;
+    walk->how = GW_HOLES_ALL;
     const struct gw_block_desc *desc = &block->desc;
     if (desc->kind == GW_BLOCK_MEMFD) {
         /* EINVAL: a file system that knows of no holes. */
         if (desc->fd >= 0 &&
             (lseek(desc->fd, (off_t)desc->fd_offset, SEEK_DATA) >= 0 || errno == ENXIO))
-            walk->how = SEEK;
+            walk->how = GW_HOLES_SEEK;
         return 0;
     }
     int rc = open_pagemap(walk);
@@ -268,9 +261,9 @@ int gw_holes_begin(struct gw_holes *walk, const struct gw_block *block, uint64_t
 
 int gw_holes_step(struct gw_holes *walk, struct gw_extent *extent)
 {
-    if (walk->how == SEEK)
+    if (walk->how == GW_HOLES_SEEK)
         return step_seek(walk, extent);
-    if (walk->how != ALL)
+    if (walk->how != GW_HOLES_ALL)
         return step_pagemap(walk, extent);
     if (walk->at >= walk->end)
         return 0;

@@ -17,8 +17,8 @@ int gw_holes_next(const struct gw_block *block, uint64_t from, struct gw_extent 
 
 /* The same as a walk, which costs one system call for many extents. @extent may end where the next
  * one begins. struct gw_holes is this header's only to be put on a stack. */
-#define GW_HOLES_REGIONS 64
-#define GW_HOLES_ENTRIES 512
+#define GW_HOLES_REGIONS_MAX 64
+#define GW_HOLES_ENTRIES_MAX 512
 
 struct gw_holes_region {
     uint64_t start; /* addresses */
@@ -26,9 +26,16 @@ struct gw_holes_region {
     uint64_t categories;
 };
 
+enum gw_holes_how {
+    GW_HOLES_ALL,     /* nothing can be known: all counts as populated */
+    GW_HOLES_SEEK,    /* SEEK_DATA */
+    GW_HOLES_SCAN,    /* PAGEMAP_SCAN */
+    GW_HOLES_ENTRIES, /* /proc/self/pagemap */
+};
+
 struct gw_holes {
     const struct gw_block *block;
-    int how; /* enum in holes.c */
+    enum gw_holes_how how;
     int pagemap;
     uint64_t at;  /* page: nothing before it is left to report */
     uint64_t end; /* ... and nothing from here on */
@@ -36,8 +43,8 @@ struct gw_holes {
     unsigned region_next;
     uint64_t entry_first; /* the page that entry[0] tells about */
     unsigned entry_count;
-    struct gw_holes_region region[GW_HOLES_REGIONS];
-    uint64_t entry[GW_HOLES_ENTRIES];
+    struct gw_holes_region region[GW_HOLES_REGIONS_MAX];
+    uint64_t entry[GW_HOLES_ENTRIES_MAX];
 };
 
 int gw_holes_begin(struct gw_holes *walk, const struct gw_block *block, uint64_t from);

@@ -20,6 +20,7 @@ struct gw_ram {
     uint32_t name_slots;
     uint64_t bytes;
     uint64_t populated_pages;
+    uint64_t name_compares; /* made so far: for the test that many blocks stay cheap */
 
     uint64_t stripe_pages; /* 0: not laid out */
     uint64_t stripe_count;
