@@ -25,6 +25,10 @@ foreach(source IN LISTS perf_sources)
   if(TARGET gw_bench)
     target_sources(perf-${name} PRIVATE $<TARGET_OBJECTS:gw_bench>)
   endif()
+  if(name STREQUAL guest) # it measures a part of the command, not of the library
+    gw_glob(guest_sources tools/guest*.c)
+    target_sources(perf-guest PRIVATE ${guest_sources})
+  endif()
   target_link_libraries(perf-${name} PRIVATE godwit_static gw::jansson gw::link_options m)
   # Run once, so that none rots: no speed is judged, and none means anything under sanitizers.
   if(NOT GODWIT_SANITIZE)
