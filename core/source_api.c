@@ -267,6 +267,7 @@ int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error *err)
         gw_dispatch(src->loop); /* its last events */
     pthread_mutex_lock(&src->stats_lock);
     rc = is_running(src) ? src->result_err.rc : src->result;
+    gw_error_clear(err);
     if (rc < 0)
         gw_error_copy(err, &src->result_err);
     pthread_mutex_unlock(&src->stats_lock);

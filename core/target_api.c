@@ -254,6 +254,7 @@ int gw_target_wait(struct gw_target *tgt, int timeout_ms, struct gw_error *err)
     gw_dispatch(tgt->loop); /* its last events */
     pthread_mutex_lock(&tgt->stats_lock);
     int rc = tgt->result;
+    gw_error_clear(err);
     if (rc < 0)
         gw_error_copy(err, &tgt->result_err);
     pthread_mutex_unlock(&tgt->stats_lock);

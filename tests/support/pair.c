@@ -6,6 +6,7 @@
 #include "tests/shim/gw_test.h"
 
 #include <errno.h>
+#include <linux/memfd.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
