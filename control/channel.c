@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* A channel: messages on one endpoint. Going out, what credit or the wire does not take yet waits in
- * a bounded first-in-first-out queue; HEARTBEAT and CREDIT pass it. Coming in, one message at a time
- * is decoded in the channel's buffer. A step flushes, grants, beats, and judges silence: before it
- * condemns the peer it reads everything that has arrived, keeping messages for later calls of recv
- * (credits bound how much that can be). The first failure is latched; messages that had arrived by
- * then are still handed out first, because a COMMIT that was read counts. */
+/* A channel: messages on one endpoint. Going out, what credit or the wire does not take yet waits
+ * in a bounded first-in-first-out queue; HEARTBEAT and CREDIT pass it. Coming in, one message at a
+ * time is decoded in the channel's buffer. A step flushes, grants, beats, and judges silence:
+ * before it condemns the peer it reads everything that has arrived, keeping messages for later
+ * calls of recv (credits bound how much that can be). The first failure is latched; messages that
+ * had arrived by then are still handed out first, because a COMMIT that was read counts. */
 #include "control/channel.h"
 
 #include "control/codec.h"
@@ -57,7 +57,7 @@ struct gw_channel {
     struct gw_error err;
 };
 
-/* ---- queues ----------------------------------------------------------------------------------- */
+/* ---- queues ---------------------------------------------------------------------------------- */
 
 static void items_init(struct items *items)
 {
@@ -98,7 +98,7 @@ static void items_fini(struct items *items)
         gw_free(item);
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 struct gw_channel *gw_channel_new(const struct gw_channel_config *config, struct gw_error *err)
 {
@@ -150,7 +150,7 @@ void gw_channel_set_peer_timeout(struct gw_channel *ch, uint64_t peer_timeout_ns
     ch->timeout_ns = peer_timeout_ns ? peer_timeout_ns : PEER_TIMEOUT_NS_DEFAULT;
 }
 
-/* ---- failing ---------------------------------------------------------------------------------- */
+/* ---- failing --------------------------------------------------------------------------------- */
 
 static void drain(struct gw_channel *ch);
 
@@ -195,7 +195,7 @@ static int fail_send(struct gw_channel *ch, int rc)
     return fail_ep(ch, rc);
 }
 
-/* ---- out -------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 static bool out_may_leave(const struct gw_channel *ch, bool is_credited, size_t bytes)
 {
@@ -312,7 +312,7 @@ static int grant(struct gw_channel *ch)
     return rc < 0 ? rc : 0;
 }
 
-/* ---- in --------------------------------------------------------------------------------------- */
+/* ---- in -------------------------------------------------------------------------------------- */
 
 static int take_credit(struct gw_channel *ch, uint64_t granted)
 {
@@ -362,7 +362,7 @@ static int arrive(struct gw_channel *ch, size_t bytes, struct gw_message *msg)
     return 1;
 }
 
-/* Read one message. Return its length (then @msg is the caller's), 0: nothing, negative: latched. */
+/* Read one message. Return its length (@msg is then the caller's), 0: none, or what was latched. */
 static ssize_t read_one(struct gw_channel *ch, struct gw_message *msg)
 {
     for (unsigned i = 0; i < FREE_MESSAGES_MAX; i++) {
@@ -456,7 +456,7 @@ void gw_channel_release(struct gw_channel *ch, uint64_t bytes)
     ch->in_held -= bytes;
 }
 
-/* ---- time ------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 /* What moved since the last look. */
 static void observe(struct gw_channel *ch, uint64_t now_ns)
@@ -498,8 +498,8 @@ static int beat(struct gw_channel *ch, uint64_t now_ns)
     return rc < 0 ? rc : 0;
 }
 
-/* Time between two steps that we slept through is ours: it counts up to half the time-out, so that a
- * thread, process or machine that was stopped wakes to hear its peer before it judges. */
+/* Time between two steps that we slept through is ours: it counts up to half the time-out, so that
+ * a thread, process or machine that was stopped wakes to hear its peer before it judges. */
 static void pass_time(struct gw_channel *ch, uint64_t now_ns)
 {
     if (!ch->is_started || now_ns < ch->step_ns) {

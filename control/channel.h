@@ -13,7 +13,8 @@
 
 struct gw_channel;
 
-/* Which end we are. Known, a message that the peer may not send, or not on this endpoint, is -EPROTO. */
+/* Which end we are. Known, a message that the peer may not send, or not on this endpoint, is
+ * -EPROTO. */
 enum gw_channel_side { GW_CHANNEL_ANY_SIDE, GW_CHANNEL_SOURCE, GW_CHANNEL_TARGET };
 
 struct gw_channel_config {
@@ -35,25 +36,25 @@ void gw_channel_free(struct gw_channel *channel); /* not the endpoint; takes NUL
 void gw_channel_set_peer_timeout(struct gw_channel *channel, uint64_t peer_timeout_ns);
 
 /* Send one message, or queue it (encoded and copied at once); messages keep their order. Return: 0;
- * -EAGAIN: the queue is full (only STREAM, BLOCKS, WISHES, KEYS ever see that: a reserve is kept for
- * the rest; a peer that lets even that fill up is -ENOBUFS, final), or it is a ZERO that cannot leave
- * at once: it is never queued, so that no put given to the endpoint later overtakes it; -ENOMEM;
- * -EINVAL or -EMSGSIZE: our mistake, nothing changed; or the final error of the endpoint. */
+ * -EAGAIN: the queue is full (only STREAM, BLOCKS, WISHES, KEYS ever see that: a reserve is kept
+ * for the rest; a peer that lets even that fill up is -ENOBUFS, final), or it is a ZERO that cannot
+ * leave at once: it is never queued, so that no put given to the endpoint later overtakes it;
+ * -ENOMEM; -EINVAL or -EMSGSIZE: our mistake, nothing changed; or the endpoint's final error. */
 int gw_channel_send(struct gw_channel *channel, const struct gw_message *msg);
-/* A message of so many bytes, header included, would not see -EAGAIN for want of room in the queue. */
+/* A message of so many bytes, header included, would not see -EAGAIN for lack of room. */
 bool gw_channel_has_room(const struct gw_channel *channel, size_t bytes);
 /* The next message, valid until the next gw_channel_recv(). Handles HEARTBEAT and CREDIT itself.
- * Return: 1; 0: none now; negative: final, err set (-EPROTO: undecodable, out of place or beyond its
- * credit; the endpoint's own error; -ECONNRESET: the peer closed). Consuming grants new credit, except
- * what is held. */
+ * Return: 1; 0: none now; negative: final, err set (-EPROTO: undecodable, out of place or beyond
+ * its credit; the endpoint's own error; -ECONNRESET: the peer closed). Consuming grants new credit,
+ * except what is held. */
 int gw_channel_recv(struct gw_channel *channel, struct gw_message *msg, struct gw_error *err);
 /* Keep bytes of messages received so far off the grant until released (buffered stream items); a
  * message's bytes count with its header. Who holds the whole window waits for ever. */
 void gw_channel_hold(struct gw_channel *channel, uint64_t bytes);
 void gw_channel_release(struct gw_channel *channel, uint64_t bytes);
-/* Flush, grant, beat, judge. Return: 0, or negative with err (-ETIMEDOUT: silence). Messages that had
- * arrived before the failure are still returned by gw_channel_recv(), then the same error. Of the time
- * between two steps at most peer_timeout / 2 counts as silence: the rest was ours. */
+/* Flush, grant, beat, judge. Return: 0, or negative with err (-ETIMEDOUT: silence). Messages that
+ * had arrived before the failure are still returned by gw_channel_recv(), then the same error. Of
+ * the time between two steps at most peer_timeout / 2 counts as silence: the rest was ours. */
 int gw_channel_step(struct gw_channel *channel, uint64_t now_ns, struct gw_error *err);
 /* When it must be stepped again. */
 uint64_t gw_channel_wake_ns(const struct gw_channel *channel);

@@ -45,7 +45,7 @@ const struct gw_message_def *gw_message_def_at(unsigned index);
  * it, in the caller's memory. Return: bytes in @head, or -EINVAL. */
 ssize_t gw_message_encode_head(const struct gw_message *msg, uint8_t *head, struct gw_span *tail);
 
-/* The fields of a hello (hello.c). Encoding cannot fail: @to has GW_MESSAGE_HEAD_BYTES_MAX bytes. */
+/* The fields of a hello (hello.c). Encoding cannot fail: @to has room for a head. */
 size_t gw_hello_encode(const struct gw_hello *hello, uint8_t *to);
 int gw_hello_decode(const uint8_t *data, size_t bytes, struct gw_hello *hello,
                     struct gw_error *err);

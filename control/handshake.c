@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Hello: what the target grants, and what the source accepts. The source's parameters rule where any
- * value works; the target lowers what only costs speed (endpoints), raises what only costs patience
- * (settle and hold time), and refuses the rest with a sentence that holds both sides' values. */
+/* Hello: what the target grants, and what the source accepts. The source's parameters rule where
+ * any value works; the target lowers what only costs speed (endpoints), raises what only costs
+ * patience (settle and hold time), and refuses the rest with a sentence that holds both sides'
+ * values. */
 #include "control/handshake.h"
 
 #include "core/base/bytes.h"
@@ -81,7 +82,7 @@ static int check_shape(const struct gw_hello *theirs, struct gw_error *err)
     return 0;
 }
 
-/* ---- the pair --------------------------------------------------------------------------------- */
+/* ---- the pair -------------------------------------------------------------------------------- */
 
 static int agree_version(const struct gw_hello *ours, const struct gw_hello *theirs,
                          uint32_t *version, struct gw_error *err)
@@ -211,7 +212,7 @@ int gw_hello_answer(const struct gw_hello *ours, const struct gw_hello *theirs,
     return rc;
 }
 
-/* ---- the source's view of the reply ----------------------------------------------------------- */
+/* ---- the source's view of the reply ---------------------------------------------------------- */
 
 static int check_chosen(const struct gw_hello *ours, const struct gw_hello *reply,
                         struct gw_error *err)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The bytes of a hello: fields {be16 id, be16 bytes, value} in ascending order of id, so that it can
- * grow. A field that is absent is zero. Ids that we do not know are skipped, unless their high bit
- * says that they must be understood. One table describes the fields in both directions. */
+/* The bytes of a hello: fields {be16 id, be16 bytes, value} in ascending order of id, so that it
+ * can grow. A field that is absent is zero. Ids that we do not know are skipped, unless their high
+ * bit says that they must be understood. One table describes the fields in both directions. */
 #include "control/codec.h"
 
 #include <inttypes.h>

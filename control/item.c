@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The savevm stream's items (docs/protocol.md section 4): written piece by piece into a writer, read
- * as one whole item whose end is known. Bodies carry no length of their own, so the footer is the
- * only witness that head and body were understood: a wrong one is refused with offset and byte. */
+/* The savevm stream's items (docs/protocol.md section 4): written piece by piece into a writer,
+ * read as one whole item whose end is known. Bodies carry no length of their own, so the footer is
+ * the only witness that head and body were understood: a wrong one is refused, with its place. */
 #include "control/codec.h"
 #include "control/stream.h"
 
@@ -17,7 +17,7 @@
 #define MACHINE_BYTES_MAX 255u
 #define HEADER_BYTES 8u
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 void gw_stream_write_header(struct gw_writer *w, const char *machine)
 {
@@ -66,7 +66,7 @@ void gw_stream_write_eof(struct gw_writer *w)
     gw_writer_u8(w, GW_ITEM_EOF);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 /* @text of @bytes to @to (256 bytes); refused if a byte is not printable. */
 static int copy_name(const uint8_t *text, size_t bytes, size_t offset, const char *what, char *to,

@@ -11,7 +11,7 @@
 #define RANGE_BYTES 20u
 #define BLOCK_TAIL_BYTES 20u
 
-/* ---- building --------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static uint8_t *list_room(struct gw_list_builder *list, size_t bytes)
 {
@@ -69,7 +69,7 @@ int gw_list_add_range(struct gw_list_builder *list, enum gw_message_type type,
     return 0;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 void gw_list_begin(struct gw_list_cursor *cursor, struct gw_span list)
 {

@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* ---- bytes being written / read by devices ------------------------------------------------------ */
+/* ---- bytes being written / read by devices --------------------------------------------------- */
 
 struct gw_writer { /* grows; latches -ENOMEM, -E2BIG */
     uint8_t *data;
@@ -34,7 +34,8 @@ void gw_reader_init(struct gw_reader *r, const void *data, size_t bytes);
 size_t gw_reader_left(const struct gw_reader *r);
 const uint8_t *gw_reader_take(struct gw_reader *r, size_t bytes); /* NULL and latched if too few */
 
-/* ---- items --------------------------------------------------------------------------------------- */
+/* ---- items
+ * --------------------------------------------------------------------------------------- */
 
 enum gw_item_type {
     GW_ITEM_EOF = 0x00,
@@ -61,16 +62,17 @@ void gw_stream_write_section(struct gw_writer *w, const struct gw_section *secti
 void gw_stream_write_footer(struct gw_writer *w, uint32_t section_id);
 void gw_stream_write_eof(struct gw_writer *w);
 
-/* Take one whole item apart. @machine (256 bytes, GW_ITEM_CONFIGURATION only); @section; @body: what
- * lies between head and footer. -EPROTO/-EBADMSG with err: offset, byte, what was expected. Unknown
- * types and a missing or wrong footer are refused with a sentence saying which. */
+/* Take one whole item apart. @machine (256 bytes, GW_ITEM_CONFIGURATION only); @section; @body:
+ * what lies between head and footer. -EPROTO/-EBADMSG with err: offset, byte, what was expected.
+ * Unknown types and a missing or wrong footer are refused with a sentence saying which. */
 int gw_stream_read_item(const void *data, size_t bytes, enum gw_item_type *type, char *machine,
                         struct gw_section *section, struct gw_reader *body, struct gw_error *err);
 
-/* ---- order: which items may follow which ------------------------------------------------------------ */
+/* ---- order: which items may follow which
+ * ------------------------------------------------------------ */
 
-/* Remembers ids opened by START; checks header first, PART/END of an open id, EOF last, no duplicate
- * (idstr, instance) pair. */
+/* Remembers ids opened by START; checks header first, PART/END of an open id, EOF last, no
+ * duplicate (idstr, instance) pair. */
 struct gw_stream_order;
 struct gw_stream_order *gw_stream_order_new(void);
 void gw_stream_order_free(struct gw_stream_order *order);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Writers: a byte buffer that doubles up to a limit. The first failure is latched and whatever comes
- * later is dropped, so that a device's save function need not look after every value. */
+/* Writers: a byte buffer that doubles up to a limit. The first failure is latched and whatever
+ * comes later is dropped, so that a device's save function need not look after every value. */
 #include "control/stream.h"
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Channels, on a wire of this file's own: two endpoints in memory whose room, silence and end the test
- * decides, and a clock that it moves. The last test does without it: a unix wire of transport/. */
+/* Channels, on a wire of this file's own: two endpoints in memory whose room, silence and end the
+ * test decides, and a clock that it moves. The last test does without it: a unix wire of
+ * transport/. */
 #include "control/channel.h"
 
 #include "core/base/alloc.h"
@@ -10,7 +11,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
-/* ---- a wire in memory ------------------------------------------------------------------------- */
+/* ---- a wire in memory ------------------------------------------------------------------------ */
 
 #define FRAMES_MAX 4096
 
@@ -90,7 +91,7 @@ static const struct gw_transport_ops pipe_ops = {.scheme = "pipe",
                                                  .send = pipe_send,
                                                  .recv = pipe_recv};
 
-/* ---- the pair --------------------------------------------------------------------------------- */
+/* ---- the pair -------------------------------------------------------------------------------- */
 
 static struct pipe_ep ep_a, ep_b;
 static struct gw_channel *a, *b; /* a: source, b: target */
@@ -203,7 +204,7 @@ static unsigned receive_all(struct gw_channel *channel)
     return count;
 }
 
-/* ---- messages --------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 GW_TEST(channel, messages_arrive_in_order_and_whole)
 {
@@ -330,7 +331,7 @@ GW_TEST(channel, messages_out_of_place_are_refused)
     end();
 }
 
-/* ---- credits ---------------------------------------------------------------------------------- */
+/* ---- credits --------------------------------------------------------------------------------- */
 
 GW_TEST(channel, the_first_grant_holds_before_any_credit)
 {
@@ -446,7 +447,7 @@ GW_TEST(channel, a_window_takes_the_longest_message)
     end();
 }
 
-/* ---- the queue -------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------- */
 
 GW_TEST(channel, only_bulk_sees_a_full_queue)
 {
@@ -547,7 +548,7 @@ GW_TEST(channel, out_of_memory_loses_nothing)
     end();
 }
 
-/* ---- time ------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 /* Step @channel whenever it asks to be, until @until_ns. Return: its first failure or 0. */
 static int run(struct gw_channel *channel, uint64_t until_ns)
@@ -718,7 +719,7 @@ GW_TEST(channel, a_flood_of_heartbeats_does_not_keep_recv)
     end();
 }
 
-/* ---- a real wire ------------------------------------------------------------------------------ */
+/* ---- a real wire ----------------------------------------------------------------------------- */
 
 static struct gw_domain *target_domain;
 

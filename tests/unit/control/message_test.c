@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Messages: every one has golden bytes, survives the way there and back, and cannot hurt: whatever is
- * cut off or flipped, it decodes to something in range or is refused. Run under ASan and UBSan. */
+/* Messages: every one has golden bytes, survives the way there and back, and cannot hurt: whatever
+ * is cut off or flipped, it decodes to something in range or is refused. Run under ASan and UBSan.
+ */
 #include "tests/unit/control/samples.h"
 
 #include "core/base/alloc.h"
@@ -32,8 +33,8 @@ static size_t encode_sample(const char *name, uint8_t *buf)
     return (size_t)bytes;
 }
 
-/* Decode a copy that ends where its allocation ends, so that ASan sees every byte too far. Walk what
- * came out as its owner would. */
+/* Decode a copy that ends where its allocation ends, so that ASan sees every byte too far. Walk
+ * what came out as its owner would. */
 static int decode_exact(const uint8_t *data, size_t bytes, struct gw_error *err)
 {
     struct gw_message msg;
@@ -316,7 +317,7 @@ GW_TEST(message, running_carries_no_error)
     GW_EXPECT(!gw_error_is_set(&msg.u.outcome.error));
 }
 
-/* ---- errors as texts -------------------------------------------------------------------------- */
+/* ---- errors as texts ------------------------------------------------------------------------- */
 
 GW_TEST(message, an_error_arrives_with_code_and_words)
 {
@@ -399,7 +400,7 @@ GW_TEST(message, every_code_survives_the_wire)
     }
 }
 
-/* ---- the fields of hello ---------------------------------------------------------------------- */
+/* ---- the fields of hello --------------------------------------------------------------------- */
 
 struct hello_bytes {
     uint8_t data[GW_MESSAGE_HEADER_BYTES + GW_HELLO_BYTES_MAX + 1024];

@@ -205,7 +205,8 @@ static inline void sample_message(enum gw_message_type type, struct gw_message *
     }
 }
 
-/* The bytes of tests/data/messages/NAME.hex: hexadecimal, '#' begins a comment. Return: how many. */
+/* The bytes of tests/data/messages/NAME.hex: hexadecimal, '#' begins a comment. Return: how many.
+ */
 static inline size_t sample_golden(const char *name, uint8_t *to, size_t room)
 {
     char path[512];

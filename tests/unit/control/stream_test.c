@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The stream's items: equal to the bytes of real streams (docs/protocol.md section 4), and every way
- * in which an item can be wrong has its sentence. */
+/* The stream's items: equal to the bytes of real streams (docs/protocol.md section 4), and every
+ * way in which an item can be wrong has its sentence. */
 #include "control/stream.h"
 
 #include "tests/shim/gw_test.h"
