@@ -136,6 +136,8 @@ struct gw_stream_rx {
     bool revoked;
     uint64_t tried_ns;
     uint64_t resume_ns; /* let payload gather until then; 0: wait for the descriptor */
+    uint64_t gather_ns; /* the longest such wait, as it has paid so far */
+    uint64_t waited_ns; /* resume_ns was that wait; what it brings is judged */
 };
 
 struct gw_stream {

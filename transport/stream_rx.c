@@ -20,6 +20,9 @@
 /* Loopback carries about 1 MiB in this time; a fence waits for it once at most. */
 #define GATHER_NS UINT64_C(400000)
 #define GATHER_NS_MIN UINT64_C(40000)
+/* A wait that brought less than 1 GB/s is halved down to this, because a peer with a small socket
+ * buffer fills it at once and then waits for us; one that brought more is lengthened again. */
+#define GATHER_NS_SHORT UINT64_C(100000)
 /* One gw_recv() reads at most about this much, so its owner can beat in between. */
 #define STEP_BYTES_MAX (8u << 20)
 
@@ -27,6 +30,7 @@ int gw_rx_init(struct gw_stream *s)
 {
     struct gw_stream_rx *rx = &s->rx;
     rx->ready = true;
+    rx->gather_ns = GATHER_NS;
     rx->message = gw_zalloc(1, s->config.message_bytes_max);
     return rx->message ? 0 : -ENOMEM;
 }
@@ -189,12 +193,20 @@ static void placed(struct gw_stream *s, size_t n)
     rx->state = RX_HEAD;
 }
 
-static void let_gather(struct gw_stream_rx *rx)
+static void let_gather(struct gw_stream_rx *rx, size_t brought)
 {
+    if (rx->waited_ns && brought < rx->waited_ns)
+        rx->gather_ns = gw_max_u64(rx->gather_ns / 2, GATHER_NS_SHORT);
+    else if (rx->waited_ns)
+        rx->gather_ns = gw_min_u64(rx->gather_ns + rx->gather_ns / 8, GATHER_NS);
+    rx->waited_ns = 0;
+
     /* Loopback and unix bring about 2 bytes a nanosecond; slower wires wake a little more often. */
-    uint64_t span = gw_min_u64(rx->payload_left / 2, GATHER_NS);
-    if (rx->state == RX_PAYLOAD && span >= GATHER_NS_MIN)
-        rx->resume_ns = gw_clock_ns() + span;
+    uint64_t span = gw_min_u64(rx->payload_left / 2, rx->gather_ns);
+    if (rx->state != RX_PAYLOAD || span < GATHER_NS_MIN)
+        return;
+    rx->resume_ns = gw_clock_ns() + span;
+    rx->waited_ns = span == rx->gather_ns ? span : 0; /* a tail's wait says nothing of the peer */
 }
 
 static int read_payload(struct gw_stream *s)
@@ -218,7 +230,7 @@ static int read_payload(struct gw_stream *s)
         return (int)n;
     placed(s, (size_t)n);
     if (!rx->ready)
-        let_gather(rx);
+        let_gather(rx, (size_t)n);
     return 0;
 }
 

@@ -235,7 +235,7 @@ static int listen_on(const struct addrinfo *ai, bool alone)
 
 static int bound_port(int fd, uint16_t *port)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t bytes = sizeof(address);
     if (getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
         return -errno;

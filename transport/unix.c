@@ -175,7 +175,7 @@ static int unix_listen(const struct gw_uri *uri, const struct gw_wire_config *co
                        struct gw_listener **ln, struct gw_error *err)
 {
     struct sockaddr_un address = address_of(uri->path);
-    struct stat st;
+    struct stat st = {.st_ino = 0};
     char text[GW_URI_BYTES_MAX];
     bool bound = false;
     struct made *made = gw_zalloc(1, sizeof(*made));
