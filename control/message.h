@@ -139,8 +139,7 @@ struct gw_message {
     } u;
 };
 
-/* Write @msg as bytes. Return: length, or -EMSGSIZE (does not fit @bytes), -EINVAL (our mistake).
- */
+/* Write @msg as bytes. Return: length, or -EMSGSIZE (does not fit), -EINVAL (our mistake). */
 ssize_t gw_message_encode(const struct gw_message *msg, void *buf, size_t bytes);
 /* Return: 0, or -EPROTO with err saying which message and field. Checks every length, range of
  * enumerations, entries of lists (whole) and that nothing is left over; text is made printable. */
