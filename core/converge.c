@@ -49,8 +49,8 @@ enum gw_converge_verdict gw_converge_judge(struct gw_converge *converge,
     if (gw_converge_downtime_ns(converge, limits) <= limits->downtime_limit_ns)
         return GW_CONVERGE_SWITCH;
 
-    bool shrank = converge->rounds == 1 ||
-                  round->remaining_bytes < converge->best_remaining_bytes / 100 * 95;
+    bool shrank =
+        converge->rounds == 1 || round->remaining_bytes < converge->best_remaining_bytes / 100 * 95;
     if (shrank)
         converge->best_remaining_bytes = round->remaining_bytes;
     converge->no_progress = shrank ? 0 : converge->no_progress + 1;

@@ -8,7 +8,7 @@
 
 #include <godwit/device.h>
 
-struct gw_devices { /* in order of saving */
+struct gw_devices {              /* in order of saving */
     struct gw_device_desc *list; /* names are our own copies */
     unsigned count, room;
 };
@@ -21,8 +21,8 @@ const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, c
 
 /* ---- items: one writer each ----------------------------------------------------------------- */
 
-#define GW_SECTION_RAM 1u          /* section id of RAM; devices count on from 2 */
-#define GW_RAM_SECTION_VERSION 4u  /* the stream format's RAM section */
+#define GW_SECTION_RAM 1u         /* section id of RAM; devices count on from 2 */
+#define GW_RAM_SECTION_VERSION 4u /* the stream format's RAM section */
 
 /* RAM START: the block table and the end record; RAM END: the end record. */
 void gw_savevm_ram_start(struct gw_writer *w, struct gw_ram *ram);

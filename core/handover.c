@@ -78,17 +78,16 @@ int gw_handover_target(enum gw_ht_state *state, enum gw_ht_event event, uint32_t
 
 const char *gw_hs_state_name(enum gw_hs_state state)
 {
-    static const char *const names[] = {"PRECOPY",  "PAUSED",   "RELEASING", "WITHDRAWN",
-                                        "COMMITTED", "ASKING",  "UNKNOWN",   "RETAKING",
-                                        "RESUMING", "STUCK",    "ENDED",     "COMPLETED",
-                                        "ABANDONED"};
+    static const char *const names[] = {
+        "PRECOPY",  "PAUSED",   "RELEASING", "WITHDRAWN", "COMMITTED", "ASKING",   "UNKNOWN",
+        "RETAKING", "RESUMING", "STUCK",     "ENDED",     "COMPLETED", "ABANDONED"};
     return (unsigned)state < GW_HS_COUNT_ ? names[state] : "?";
 }
 
 const char *gw_ht_state_name(enum gw_ht_state state)
 {
-    static const char *const names[] = {"LOADING",  "PREPARED", "HOLDING",  "CLAIMED",
+    static const char *const names[] = {"LOADING",     "PREPARED",  "HOLDING",  "CLAIMED",
                                         "CLAIM_TAKES", "ACQUIRING", "STARTING", "RUNNING",
-                                        "DECLINED", "VOIDED",   "SETTLED"};
+                                        "DECLINED",    "VOIDED",    "SETTLED"};
     return (unsigned)state < GW_HT_COUNT_ ? names[state] : "?";
 }

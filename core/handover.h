@@ -6,21 +6,21 @@
 
 #include <stdint.h>
 
-enum gw_hs_state { /* source */
-    GW_HS_PRECOPY,   /* the guest runs here */
-    GW_HS_PAUSED,    /* pause was called; nothing is released */
-    GW_HS_RELEASING, /* release() runs */
-    GW_HS_WITHDRAWN, /* backed out while release() runs */
-    GW_HS_COMMITTED, /* the compare-exchange is done; COMMIT goes out */
-    GW_HS_ASKING,    /* link lost after COMMIT: connects again and asks */
-    GW_HS_UNKNOWN,   /* reported; still asking */
-    GW_HS_RETAKING,
-    GW_HS_RESUMING,
-    GW_HS_STUCK, /* could not take back or resume: paused until resolved */
-    GW_HS_ENDED, /* the guest runs here again */
-    GW_HS_COMPLETED,
-    GW_HS_ABANDONED,
-    GW_HS_COUNT_
+enum gw_hs_state {                  /* source */
+                   GW_HS_PRECOPY,   /* the guest runs here */
+                   GW_HS_PAUSED,    /* pause was called; nothing is released */
+                   GW_HS_RELEASING, /* release() runs */
+                   GW_HS_WITHDRAWN, /* backed out while release() runs */
+                   GW_HS_COMMITTED, /* the compare-exchange is done; COMMIT goes out */
+                   GW_HS_ASKING,    /* link lost after COMMIT: connects again and asks */
+                   GW_HS_UNKNOWN,   /* reported; still asking */
+                   GW_HS_RETAKING,
+                   GW_HS_RESUMING,
+                   GW_HS_STUCK, /* could not take back or resume: paused until resolved */
+                   GW_HS_ENDED, /* the guest runs here again */
+                   GW_HS_COMPLETED,
+                   GW_HS_ABANDONED,
+                   GW_HS_COUNT_
 };
 
 enum gw_hs_event {
@@ -60,18 +60,18 @@ enum gw_hs_action {
 };
 
 enum gw_ht_state { /* target */
-    GW_HT_LOADING,
-    GW_HT_PREPARED,
-    GW_HT_HOLDING, /* source gone before COMMIT */
-    GW_HT_CLAIMED, /* an operator decides */
-    GW_HT_CLAIM_TAKES,
-    GW_HT_ACQUIRING,
-    GW_HT_STARTING, /* outcome RUNNING is set; run() is being called */
-    GW_HT_RUNNING,
-    GW_HT_DECLINED,
-    GW_HT_VOIDED,
-    GW_HT_SETTLED, /* acknowledged, or listened long enough */
-    GW_HT_COUNT_
+                   GW_HT_LOADING,
+                   GW_HT_PREPARED,
+                   GW_HT_HOLDING, /* source gone before COMMIT */
+                   GW_HT_CLAIMED, /* an operator decides */
+                   GW_HT_CLAIM_TAKES,
+                   GW_HT_ACQUIRING,
+                   GW_HT_STARTING, /* outcome RUNNING is set; run() is being called */
+                   GW_HT_RUNNING,
+                   GW_HT_DECLINED,
+                   GW_HT_VOIDED,
+                   GW_HT_SETTLED, /* acknowledged, or listened long enough */
+                   GW_HT_COUNT_
 };
 
 enum gw_ht_event {

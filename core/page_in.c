@@ -220,7 +220,8 @@ struct gw_placer *gw_page_in_placer(struct gw_page_in *in)
 
 int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_error *err)
 {
-    struct gw_channel_config channel = {.ep = ep, .side = GW_CHANNEL_TARGET, .peer_timeout_ns = in->config.peer_timeout_ns};
+    struct gw_channel_config channel = {
+        .ep = ep, .side = GW_CHANNEL_TARGET, .peer_timeout_ns = in->config.peer_timeout_ns};
     struct gw_ep_attr attr;
     gw_ep_query(ep, &attr);
     in->one_sided = attr.flags & GW_EP_ONE_SIDED;

@@ -206,9 +206,8 @@ static void give_back(void *ctx, uint64_t bytes)
 static int build(struct gw_page_out *out, struct gw_error *err)
 {
     const struct gw_page_out_config *config = &out->config;
-    struct gw_channel_config channel = {.ep = config->ep,
-                                        .side = GW_CHANNEL_SOURCE,
-                                        .peer_timeout_ns = config->peer_timeout_ns};
+    struct gw_channel_config channel = {
+        .ep = config->ep, .side = GW_CHANNEL_SOURCE, .peer_timeout_ns = config->peer_timeout_ns};
     out->channel = gw_channel_new(&channel, err);
     if (!out->channel)
         return -ENOMEM;

@@ -10,7 +10,7 @@
 struct gw_page_out;
 
 struct gw_page_out_config {
-    unsigned owner; /* endpoint index - 1 */
+    unsigned owner;         /* endpoint index - 1 */
     struct gw_endpoint *ep; /* taken over, also on failure */
     struct gw_ram *ram;
     struct gw_chunks *chunks;

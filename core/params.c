@@ -38,12 +38,30 @@ static const char *const stall_words[] = {"wait", "fail", "switch"};
 
 /* QEMU's names that mean something here but are not offered yet: told apart from typing errors. */
 static const char *const later_names[] = {
-    "xbzrle",         "rdma-pin-all",       "auto-converge",       "events",
-    "postcopy-ram",   "release-ram",        "return-path",         "multifd",
-    "multifd-compression", "zero-page-detection", "direct-io",     "tls-creds",
-    "tls-hostname",   "tls-authz",          "postcopy-preempt",    "postcopy-blocktime",
-    "switchover-ack", "mapped-ram",         "validate-uuid",       "zero-copy-send",
-    "max-postcopy-bandwidth", "x-wire",     "cpu-throttle-initial", "max-cpu-throttle",
+    "xbzrle",
+    "rdma-pin-all",
+    "auto-converge",
+    "events",
+    "postcopy-ram",
+    "release-ram",
+    "return-path",
+    "multifd",
+    "multifd-compression",
+    "zero-page-detection",
+    "direct-io",
+    "tls-creds",
+    "tls-hostname",
+    "tls-authz",
+    "postcopy-preempt",
+    "postcopy-blocktime",
+    "switchover-ack",
+    "mapped-ram",
+    "validate-uuid",
+    "zero-copy-send",
+    "max-postcopy-bandwidth",
+    "x-wire",
+    "cpu-throttle-initial",
+    "max-cpu-throttle",
 };
 
 static uint64_t *field_of(struct gw_params *params, const struct param *param)
@@ -313,9 +331,8 @@ static const char *default_text(const struct param *param)
         uint64_t value;
         const char *text;
     } texts[] = {
-        {2, "2"},         {300, "300"},     {2000, "2000"},
-        {5000, "5000"},   {30000, "30000"}, {60000, "60000"},
-        {32u << 20, "32M"}, {64u << 20, "64M"},
+        {2, "2"},         {300, "300"},     {2000, "2000"},     {5000, "5000"},
+        {30000, "30000"}, {60000, "60000"}, {32u << 20, "32M"}, {64u << 20, "64M"},
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         if (texts[i].value == param->default_value)

@@ -126,9 +126,8 @@ uint64_t gw_source_wish(struct gw_source *src, uint64_t now_ns)
         }
         struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
         for (int i = 0; i < count; i++) {
-            struct gw_range_msg range = {.block = wishes[i].block,
-                                         .first = wishes[i].offset,
-                                         .count = wishes[i].bytes};
+            struct gw_range_msg range = {
+                .block = wishes[i].block, .first = wishes[i].offset, .count = wishes[i].bytes};
             int rc = gw_list_add_range(&list, GW_MSG_WISHES, &range);
             gw_assert(rc == 0);
         }
@@ -216,7 +215,8 @@ static void record_round(struct gw_source *src, uint64_t found, uint64_t dirtied
     struct gw_sender_stats totals;
     uint64_t tx_bytes;
     gw_source_totals(src, &totals, &tx_bytes);
-    uint64_t rate = dirtied_ns ? (uint64_t)((unsigned __int128)found * GW_NS_PER_S / dirtied_ns) : 0;
+    uint64_t rate =
+        dirtied_ns ? (uint64_t)((unsigned __int128)found * GW_NS_PER_S / dirtied_ns) : 0;
     struct gw_round round = {
         .struct_bytes = sizeof(round),
         .number = src->round,
@@ -261,12 +261,14 @@ static void stalled(struct gw_source *src)
     gw_fail_code(&err, -ETIME, GW_CODE_NO_CONVERGENCE,
                  "the guest %s: %" PRIu64 " MiB would remain after every round", why,
                  facts->remaining_bytes >> 20);
-    gw_error_hint(&err, "raise downtime-limit to %" PRIu64
-                        " ms or max-bandwidth, slow the guest down, or set x-stall-action=switch",
-                  gw_converge_downtime_ns(facts, &(struct gw_converge_limits){
-                                                     .max_bandwidth = src->params.max_bandwidth}) /
-                          GW_NS_PER_MS +
-                      1);
+    gw_error_hint(
+        &err,
+        "raise downtime-limit to %" PRIu64
+        " ms or max-bandwidth, slow the guest down, or set x-stall-action=switch",
+        gw_converge_downtime_ns(
+            facts, &(struct gw_converge_limits){.max_bandwidth = src->params.max_bandwidth}) /
+                GW_NS_PER_MS +
+            1);
     gw_source_fail(src, &err);
 }
 

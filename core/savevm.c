@@ -70,8 +70,9 @@ int gw_savevm_check_ram_end(struct gw_reader *body, struct gw_error *err)
 {
     if (gw_reader_be64(body) != RAM_FLAG_EOS || gw_reader_error(body) < 0 ||
         gw_reader_left(body) != 0)
-        return gw_fail(err, -EPROTO, "section 'ram': no end record where one must be (pages travel "
-                                     "on page endpoints here)");
+        return gw_fail(err, -EPROTO,
+                       "section 'ram': no end record where one must be (pages travel "
+                       "on page endpoints here)");
     return 0;
 }
 

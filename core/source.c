@@ -87,8 +87,8 @@ void gw_source_status(struct gw_source *src, enum gw_status status)
 
 /* ---- jobs and callbacks ------------------------------------------------------------------------------ */
 
-void gw_source_post(struct gw_source *src, struct gw_source_job *job,
-                    void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *))
+void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *))
 {
     gw_assert(!job->busy);
     job->busy = true;
@@ -206,8 +206,7 @@ static void on_released(struct gw_source *src, const struct gw_message *msg)
     struct gw_range_msg range;
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_range(&cursor, GW_MSG_RELEASED, &range)) {
-        struct gw_wish which = {
-            .block = range.block, .offset = range.first, .bytes = range.count};
+        struct gw_wish which = {.block = range.block, .offset = range.first, .bytes = range.count};
         if (src->chunks)
             gw_chunks_released(src->chunks, &which);
     }

@@ -28,22 +28,22 @@
 
 /* What the engine is waiting for. */
 enum gw_source_step {
-    GW_SRC_CONNECT,      /* control endpoint: job */
-    GW_SRC_HELLO,        /* HELLO_REPLY */
+    GW_SRC_CONNECT,       /* control endpoint: job */
+    GW_SRC_HELLO,         /* HELLO_REPLY */
     GW_SRC_CONNECT_PAGES, /* page endpoints: jobs, one after the other */
-    GW_SRC_TRACK,        /* dirty sources start, populated map: job */
-    GW_SRC_OFFER,        /* BLOCKS_OK */
-    GW_SRC_SEND,         /* a round is being sent: all fenced and JOINED */
-    GW_SRC_SYNC,         /* dirty sync: jobs */
+    GW_SRC_TRACK,         /* dirty sources start, populated map: job */
+    GW_SRC_OFFER,         /* BLOCKS_OK */
+    GW_SRC_SEND,          /* a round is being sent: all fenced and JOINED */
+    GW_SRC_SYNC,          /* dirty sync: jobs */
     GW_SRC_PRE_SWITCHOVER,
-    GW_SRC_PAUSE,        /* pause callback */
+    GW_SRC_PAUSE, /* pause callback */
     GW_SRC_FINAL_SYNC,
-    GW_SRC_FINAL_SEND,   /* all fenced; device state saved */
-    GW_SRC_STREAM,       /* digest; device state and PREPARE handed to the channel */
-    GW_SRC_PREPARE,      /* PREPARED */
-    GW_SRC_HANDOVER,     /* the handover table decides (release, COMMIT, outcome, way back) */
-    GW_SRC_LINGER,       /* the last message goes out; the peer closes */
-    GW_SRC_CLEANUP,      /* dirty sources stop: job */
+    GW_SRC_FINAL_SEND, /* all fenced; device state saved */
+    GW_SRC_STREAM,     /* digest; device state and PREPARE handed to the channel */
+    GW_SRC_PREPARE,    /* PREPARED */
+    GW_SRC_HANDOVER,   /* the handover table decides (release, COMMIT, outcome, way back) */
+    GW_SRC_LINGER,     /* the last message goes out; the peer closes */
+    GW_SRC_CLEANUP,    /* dirty sources stop: job */
     GW_SRC_OVER,
 };
 
@@ -97,10 +97,10 @@ struct gw_source {
     pthread_t thread;
     bool thread_runs; /* embedder's thread: the engine's thread is to be joined */
 
-    _Atomic int decision;      /* enum gw_decision */
-    _Atomic bool running;      /* from start until over */
-    _Atomic bool unknown;      /* the outcome is reported unknown */
-    _Atomic bool stuck;        /* retake or resume failed */
+    _Atomic int decision; /* enum gw_decision */
+    _Atomic bool running; /* from start until over */
+    _Atomic bool unknown; /* the outcome is reported unknown */
+    _Atomic bool stuck;   /* retake or resume failed */
     _Atomic bool continue_asked;
     _Atomic bool abandoned;    /* gw_source_free(): end even if the outcome is unknown */
     _Atomic int resolution;    /* 0, or 1 + enum gw_source_resolution, taken by the engine */
@@ -129,11 +129,11 @@ struct gw_source {
     struct gw_uri connect_uri;
     struct gw_endpoint *connected; /* result of the connect job */
     uint64_t connect_again_ns, connect_until_ns;
-    struct gw_source_job work;                  /* track, digest, cleanup */
+    struct gw_source_job work; /* track, digest, cleanup */
     struct gw_source_job sync[255];
     unsigned syncs_busy;
-    bool tracking;        /* dirty sources are started */
-    unsigned offer_next;  /* next block to offer */
+    bool tracking;       /* dirty sources are started */
+    unsigned offer_next; /* next block to offer */
 
     struct gw_source_call call;
     bool paused;
@@ -151,7 +151,8 @@ struct gw_source {
 
     /* switchover */
     struct gw_writer *items; /* header, RAM START | RAM END, devices, EOF: one writer each */
-    unsigned item_room, item_count, item_next; /* the engine looks at [item_next, item_count) only */
+    unsigned item_room, item_count,
+        item_next; /* the engine looks at [item_next, item_count) only */
     size_t item_at;
     bool items_saved, digest_done, prepare_sent;
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
@@ -175,13 +176,14 @@ struct gw_source {
 };
 
 /* source.c */
-void gw_source_fail(struct gw_source *src, const struct gw_error *err); /* back out, if that may be */
+void gw_source_fail(struct gw_source *src,
+                    const struct gw_error *err); /* back out, if that may be */
 void gw_source_status(struct gw_source *src, enum gw_status status);
 void gw_source_tell(struct gw_source *src, enum gw_event_type type, const struct gw_error *err,
                     const char *format, ...) GW_PRINTF(4, 5);
 void gw_source_tell_round(struct gw_source *src, const struct gw_round *round);
-void gw_source_post(struct gw_source *src, struct gw_source_job *job,
-                    void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *));
+void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *));
 /* Run an embedder callback: @run on the loop's thread, then @finished on the engine's. */
 void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct gw_error *),
                    void (*finished)(struct gw_source *, int));

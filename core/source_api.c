@@ -27,7 +27,8 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     src->ctx = config->ctx;
     if (config->log)
         src->log = *config->log;
-    snprintf(src->machine, sizeof(src->machine), "%s", config->machine ? config->machine : "godwit");
+    snprintf(src->machine, sizeof(src->machine), "%s",
+             config->machine ? config->machine : "godwit");
     gw_params_defaults(&src->params);
     if (config->params)
         src->params = *config->params;
@@ -212,10 +213,9 @@ int gw_source_set(struct gw_source *src, const char *name, const char *value, st
 static bool resolution_taken(void *ctx)
 {
     struct gw_source *src = ctx;
-    return !is_running(src) ||
-           (atomic_load_explicit(&src->resolution, memory_order_acquire) == 0 &&
-            (atomic_load_explicit(&src->stuck, memory_order_acquire) ||
-             atomic_load_explicit(&src->unknown, memory_order_acquire)));
+    return !is_running(src) || (atomic_load_explicit(&src->resolution, memory_order_acquire) == 0 &&
+                                (atomic_load_explicit(&src->stuck, memory_order_acquire) ||
+                                 atomic_load_explicit(&src->unknown, memory_order_acquire)));
 }
 
 int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolution,
@@ -302,8 +302,8 @@ int gw_source_block_discarded(struct gw_source *src, unsigned block_id, uint64_t
                               uint64_t bytes)
 {
     const struct gw_block *block = gw_ram_block(src->ram, block_id);
-    if (!block || offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES || offset > block->desc.size_bytes ||
-        bytes > block->desc.size_bytes - offset)
+    if (!block || offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES ||
+        offset > block->desc.size_bytes || bytes > block->desc.size_bytes - offset)
         return -EINVAL;
     /* A discarded page reads as zero and its next sync reports it written (PAGEMAP_SCAN does): it
      * then leaves as a zero run. Nothing needs to be remembered on wires without registrations. */

@@ -141,8 +141,7 @@ static void tell_retake(struct gw_source *src)
 static void commit(struct gw_source *src)
 {
     src->committed_ns = gw_clock_ns();
-    src->device_deadline_ns =
-        src->committed_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
+    src->device_deadline_ns = src->committed_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
     say_token(src, GW_MSG_COMMIT);
 }
 
@@ -248,8 +247,9 @@ void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
         gw_source_event(src, GW_HSE_SAID_RUNNING);
         return;
     case GW_OUTCOME_DECLINED:
-        gw_fail_code(&err, -EIO, GW_CODE_DECLINED, "the target could not take the guest: it gave "
-                                                   "everything back");
+        gw_fail_code(&err, -EIO, GW_CODE_DECLINED,
+                     "the target could not take the guest: it gave "
+                     "everything back");
         break;
     case GW_OUTCOME_VOID:
         gw_fail_code(&err, -EIO, GW_CODE_VOID, "the target discarded the guest");

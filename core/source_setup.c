@@ -20,7 +20,8 @@ static void connect_run(struct gw_job *job)
     struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, connect.job);
     struct gw_wire_config config = {
         .index = (uint16_t)src->connect.owner,
-        .deadline_ns = gw_clock_ns() + gw_max_u64(src->params.connect_timeout_ms, 1000) * GW_NS_PER_MS,
+        .deadline_ns =
+            gw_clock_ns() + gw_max_u64(src->params.connect_timeout_ms, 1000) * GW_NS_PER_MS,
         .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
         .log = &src->log,
     };
@@ -65,7 +66,7 @@ static void say_hello(struct gw_source *src)
     hello->page_bytes = GW_PAGE_BYTES;
     hello->endpoints = (uint32_t)src->params.channels;
     hello->message_payload_max = GW_PAYLOAD_BYTES_MAX;
-    hello->blocks_max = GW_BLOCKS_MAX;
+    hello->blocks_max = gw_ram_block_count(src->ram);
     hello->stripe_bytes = src->params.stripe_bytes;
     hello->ram_bytes = gw_ram_bytes(src->ram);
     hello->section_bytes_max = src->params.section_bytes_max;
@@ -135,9 +136,9 @@ static void connect_done(struct gw_mail *mail, void *engine)
     struct gw_source *src = engine;
     (void)mail;
     src->connect.busy = false;
-    bool wanted = src->step == GW_SRC_CONNECT || src->step == GW_SRC_CONNECT_PAGES ||
-                  (src->step == GW_SRC_HANDOVER &&
-                   (src->hs == GW_HS_ASKING || src->hs == GW_HS_UNKNOWN));
+    bool wanted =
+        src->step == GW_SRC_CONNECT || src->step == GW_SRC_CONNECT_PAGES ||
+        (src->step == GW_SRC_HANDOVER && (src->hs == GW_HS_ASKING || src->hs == GW_HS_UNKNOWN));
     if (src->connect.rc == 0 && !wanted) {
         gw_ep_close(src->connected); /* cancelled meanwhile */
         src->connected = NULL;
@@ -232,8 +233,8 @@ void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *ms
     }
     struct gw_ep_attr attr;
     gw_ep_query(src->control, &attr);
-    gw_source_tell(src, GW_EVENT_CONNECTED, NULL, "%s at %s, %u page endpoints",
-                   src->granted.agent, attr.peer, src->granted.endpoints);
+    gw_source_tell(src, GW_EVENT_CONNECTED, NULL, "%s at %s, %u page endpoints", src->granted.agent,
+                   attr.peer, src->granted.endpoints);
     src->page_wanted = src->granted.endpoints;
     src->step = GW_SRC_CONNECT_PAGES;
     connect_next(src);
@@ -340,11 +341,9 @@ void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg)
     struct gw_range_msg range;
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_range(&cursor, GW_MSG_KEYS, &range)) {
-        struct gw_wish which = {
-            .block = range.block, .offset = range.first, .bytes = range.count};
-        int rc = src->chunks
-                     ? gw_chunks_key(src->chunks, &which, range.key, range.key_bytes, &err)
-                     : gw_fail(&err, -EPROTO, "KEYS before any wish");
+        struct gw_wish which = {.block = range.block, .offset = range.first, .bytes = range.count};
+        int rc = src->chunks ? gw_chunks_key(src->chunks, &which, range.key, range.key_bytes, &err)
+                             : gw_fail(&err, -EPROTO, "KEYS before any wish");
         if (rc < 0) {
             gw_source_fail(src, &err);
             return;

@@ -16,10 +16,10 @@ static const char *const status_names[] = {
 };
 
 static const char *const event_names[] = {
-    [GW_EVENT_STATUS] = "status",       [GW_EVENT_ROUND] = "round",
-    [GW_EVENT_STALL] = "stall",         [GW_EVENT_CONNECTED] = "connected",
-    [GW_EVENT_HOLDING] = "holding",     [GW_EVENT_UNKNOWN] = "unknown",
-    [GW_EVENT_RETAKE] = "retake",       [GW_EVENT_ENDED] = "ended",
+    [GW_EVENT_STATUS] = "status",   [GW_EVENT_ROUND] = "round",
+    [GW_EVENT_STALL] = "stall",     [GW_EVENT_CONNECTED] = "connected",
+    [GW_EVENT_HOLDING] = "holding", [GW_EVENT_UNKNOWN] = "unknown",
+    [GW_EVENT_RETAKE] = "retake",   [GW_EVENT_ENDED] = "ended",
 };
 
 const char *gw_status_name(enum gw_status status)

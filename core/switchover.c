@@ -66,7 +66,8 @@ static void pause_finished(struct gw_source *src, int rc)
         return;
     }
     if (rc < 0) {
-        gw_error_hint(&src->call.err, "the pause callback failed; the guest is taken to be running");
+        gw_error_hint(&src->call.err,
+                      "the pause callback failed; the guest is taken to be running");
         gw_source_fail(src, &src->call.err);
         return;
     }
@@ -168,8 +169,7 @@ static void digest_done(struct gw_mail *mail, void *engine)
 /* Both the last fence is out and the devices are saved: from here on it streams. */
 static void begin_stream(struct gw_source *src)
 {
-    if (src->step != GW_SRC_FINAL_SEND || !src->items_saved ||
-        src->fenced_count < src->page_count)
+    if (src->step != GW_SRC_FINAL_SEND || !src->items_saved || src->fenced_count < src->page_count)
         return;
     src->step = GW_SRC_STREAM;
     src->digest_done = !src->params.digest;
@@ -252,8 +252,7 @@ static void send_prepare(struct gw_source *src)
         return;
     src->prepare_sent = true;
     src->prepare_sent_ns = gw_clock_ns();
-    src->device_deadline_ns =
-        src->prepare_sent_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
+    src->device_deadline_ns = src->prepare_sent_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
     src->step = GW_SRC_PREPARE;
 }
 
@@ -283,8 +282,8 @@ void gw_source_on_prepared(struct gw_source *src, const struct gw_message *msg)
         gw_source_fail(src, &err);
         return;
     }
-    if (src->params.digest && (!msg->u.prepare.has_digest ||
-                               memcmp(msg->u.prepare.digest, src->stats.digest, 16) != 0)) {
+    if (src->params.digest &&
+        (!msg->u.prepare.has_digest || memcmp(msg->u.prepare.digest, src->stats.digest, 16) != 0)) {
         gw_fail_code(&err, -EBADMSG, GW_CODE_DIGEST, "memory at the target differs from ours");
         gw_source_fail(src, &err);
         return;

@@ -93,11 +93,11 @@ struct gw_target {
 
     _Atomic bool running;
     _Atomic bool cancelled;
-    _Atomic int outcome;       /* enum gw_outcome: write-once, by one compare-exchange */
-    _Atomic int claim;         /* enum below: a claim asked for and its answer */
-    _Atomic int resolution;    /* 0, or 1 + enum gw_target_resolution, taken by the engine */
+    _Atomic int outcome;        /* enum gw_outcome: write-once, by one compare-exchange */
+    _Atomic int claim;          /* enum below: a claim asked for and its answer */
+    _Atomic int resolution;     /* 0, or 1 + enum gw_target_resolution, taken by the engine */
     _Atomic int resolve_answer; /* 1: pending, 0: done, negative: acquire failed */
-    _Atomic bool abandoned;    /* gw_target_free() */
+    _Atomic bool abandoned;     /* gw_target_free() */
     _Atomic int calls_in_loop;
 
     /* one guest */

@@ -212,8 +212,8 @@ static void load_finished(struct gw_target *tgt, int rc)
     gw_target_next_item(tgt);
 }
 
-static int take_ram(struct gw_target *tgt, const struct gw_section *section,
-                    struct gw_reader *body, struct gw_error *err)
+static int take_ram(struct gw_target *tgt, const struct gw_section *section, struct gw_reader *body,
+                    struct gw_error *err)
 {
     if (section->type == GW_ITEM_END) {
         tgt->ram_ended = true;

@@ -82,7 +82,8 @@ static void start_finished(struct gw_target *tgt, int rc)
         /* A vCPU may have run: it is ours for better or worse, and that is what we say. */
         gw_error_clear(&tgt->err);
         gw_error_copy(&tgt->err, &tgt->call.err);
-        gw_error_hint(&tgt->err, "the guest belongs to this host: start it here, never at the source");
+        gw_error_hint(&tgt->err,
+                      "the guest belongs to this host: start it here, never at the source");
         gw_log(&tgt->log, GW_LOG_ERROR, "target", "run failed after the handover: %s",
                tgt->err.message);
     }
@@ -103,8 +104,8 @@ static void decided(struct gw_target *tgt, enum gw_outcome outcome)
     gw_assert(first); /* the engine alone sets it, and the table sets it once */
     settle_from_now(tgt);
     int pending = 1; /* gw_target_resolve() waits, if it is what decided */
-    atomic_compare_exchange_strong_explicit(&tgt->resolve_answer, &pending, 0,
-                                            memory_order_release, memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&tgt->resolve_answer, &pending, 0, memory_order_release,
+                                            memory_order_relaxed);
     if (outcome == GW_OUTCOME_RUNNING)
         gw_error_clear(&tgt->err);
     else
@@ -155,8 +156,9 @@ static void entered(struct gw_target *tgt)
         tgt->end_status = GW_STATUS_FAILED;
         break;
     case GW_HT_VOIDED:
-        tgt->end_status =
-            tgt->err.rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
+        tgt->end_status = tgt->err.rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
+        if (tgt->step < GW_TGT_SETTLE)
+            tgt->step = GW_TGT_SETTLE; /* what is still waiting to be loaded is not */
         if (!tgt->prepare_seen)
             gw_target_finish(tgt); /* no COMMIT can exist: nothing to listen for */
         break;
@@ -251,8 +253,7 @@ static void take_claim(struct gw_target *tgt)
     if (atomic_load_explicit(&tgt->claim, memory_order_acquire) != GW_CLAIM_ASKED)
         return;
     gw_target_event(tgt, GW_HTE_CLAIMED);
-    atomic_store_explicit(&tgt->claim,
-                          tgt->hs == GW_HT_CLAIMED ? GW_CLAIM_DONE : GW_CLAIM_REFUSED,
+    atomic_store_explicit(&tgt->claim, tgt->hs == GW_HT_CLAIMED ? GW_CLAIM_DONE : GW_CLAIM_REFUSED,
                           memory_order_release);
 }
 
@@ -267,8 +268,8 @@ static void take_resolution(struct gw_target *tgt)
         gw_error_clear(&tgt->err);
         gw_fail_code(&tgt->err, -ECONNABORTED, GW_CODE_VOID, "discarded by the operator");
     }
-    gw_target_event(tgt, wanted == 1 + GW_RESOLVE_RUN ? GW_HTE_RESOLVE_RUN
-                                                      : GW_HTE_RESOLVE_DISCARD);
+    gw_target_event(tgt,
+                    wanted == 1 + GW_RESOLVE_RUN ? GW_HTE_RESOLVE_RUN : GW_HTE_RESOLVE_DISCARD);
 }
 
 uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns)
@@ -283,8 +284,8 @@ uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns)
                      "the source was lost before COMMIT and did not come back");
         gw_target_event(tgt, GW_HTE_HOLD_TIMEOUT);
     }
-    bool settling = tgt->hs == GW_HT_RUNNING || tgt->hs == GW_HT_DECLINED ||
-                    tgt->hs == GW_HT_VOIDED;
+    bool settling =
+        tgt->hs == GW_HT_RUNNING || tgt->hs == GW_HT_DECLINED || tgt->hs == GW_HT_VOIDED;
     if (!settling || tgt->step >= GW_TGT_LINGER)
         return GW_NEVER_NS;
     if (now_ns < tgt->settle_until_ns)

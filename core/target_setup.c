@@ -256,8 +256,8 @@ uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns)
             close_candidate(&gone);
             continue;
         }
-        wake_ns = gw_min_u64(wake_ns, gw_min_u64(candidate->deadline_ns,
-                                                 gw_channel_wake_ns(candidate->channel)));
+        wake_ns = gw_min_u64(
+            wake_ns, gw_min_u64(candidate->deadline_ns, gw_channel_wake_ns(candidate->channel)));
         i++;
     }
     return wake_ns;

@@ -11,8 +11,8 @@ static uint64_t mask_of(uint64_t first, uint64_t count)
 /* Calls of the body with each word index and the mask of the range's bits in it. */
 #define FOR_EACH_WORD(first, count, word, mask)                                                    \
     for (uint64_t bit_ = (first), end_ = (first) + (count), word = bit_ / 64,                      \
-                  mask = mask_of(bit_ % 64, end_ - bit_ < 64 - bit_ % 64 ? end_ - bit_             \
-                                                                         : 64 - bit_ % 64);        \
+                  mask = mask_of(bit_ % 64,                                                        \
+                                 end_ - bit_ < 64 - bit_ % 64 ? end_ - bit_ : 64 - bit_ % 64);     \
          bit_ < end_; bit_ = (word + 1) * 64, word = bit_ / 64,                                    \
                   mask = bit_ < end_ ? mask_of(0, end_ - bit_) : 0)
 

@@ -13,7 +13,7 @@
 
 /* The structure that holds @member at @pointer. */
 #define GW_CONTAINER_OF(pointer, type, member)                                                     \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 struct gw_inbox_item {
     struct gw_inbox_item *next;
@@ -29,7 +29,7 @@ struct gw_inbox {
 int gw_inbox_init(struct gw_inbox *inbox); /* 0, -EMFILE, -ENOMEM */
 void gw_inbox_fini(struct gw_inbox *inbox);
 void gw_inbox_push(struct gw_inbox *inbox, struct gw_inbox_item *item); /* [any thread] */
-void gw_inbox_wake(struct gw_inbox *inbox);                            /* [any thread] */
+void gw_inbox_wake(struct gw_inbox *inbox);                             /* [any thread] */
 /* The oldest item, or NULL; taking NULL makes fd unreadable until the next push or wake. */
 struct gw_inbox_item *gw_inbox_take(struct gw_inbox *inbox);
 /* Take @item out if it waits there; for an item that is about to be freed. */

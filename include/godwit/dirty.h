@@ -21,7 +21,7 @@ extern "C" {
 #define GW_DIRTY_SEES_SYSCALLS 2u /* read(2) and the like into the block's mapping */
 #define GW_DIRTY_SEES_ALIASES 4u  /* stores through other mappings of the same memory */
 #define GW_DIRTY_SEES_DMA 8u
-#define GW_DIRTY_CAN_LOSE 16u     /* may lose writes under load, and says so by -EOVERFLOW */
+#define GW_DIRTY_CAN_LOSE 16u /* may lose writes under load, and says so by -EOVERFLOW */
 
 /* All calls get the @ctx given with the table. Blocks are named by the id that
  * gw_source_add_block() returned. */

@@ -57,7 +57,7 @@ struct gw_error {
     char place[GW_ERROR_PLACE_BYTES];  /* object: "block 'ram0'", "tcp:[::1]:4444 endpoint 2" */
     char message[GW_ERROR_TEXT_BYTES]; /* what was being done and what went wrong */
     char hint[GW_ERROR_TEXT_BYTES];    /* what to do about it, or "" */
-    char peer[GW_ERROR_TEXT_BYTES];    /* the peer's own words, or "" (control characters removed) */
+    char peer[GW_ERROR_TEXT_BYTES]; /* the peer's own words, or "" (control characters removed) */
 };
 
 #define GW_ERROR_INIT                                                                              \

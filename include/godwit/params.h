@@ -15,7 +15,7 @@ extern "C" {
 
 struct gw_params; /* a set of values; a plain value: copied by those who take it */
 
-GW_API struct gw_params *gw_params_new(void); /* all defaults; NULL: out of memory */
+GW_API struct gw_params *gw_params_new(void);         /* all defaults; NULL: out of memory */
 GW_API void gw_params_free(struct gw_params *params); /* takes NULL */
 /** gw_params_set() - @value as text: "200M", "on", "fail".
  *  Return: 0; -EINVAL (unknown name with the nearest ones as hint, malformed or out of range value:

@@ -50,7 +50,7 @@ struct gw_source_config {
     void *ctx;
     const struct gw_params *params; /* copied; NULL: defaults */
     const struct gw_log *log;       /* copied; NULL: silent */
-    const char *machine;            /* machine type, in the stream's configuration; NULL: "godwit" */
+    const char *machine; /* machine type, in the stream's configuration; NULL: "godwit" */
 };
 
 GW_API int gw_source_new(const struct gw_source_config *config, struct gw_source **src,
@@ -122,7 +122,8 @@ GW_API int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error
 GW_API void gw_source_stats(const struct gw_source *src, struct gw_stats *stats);
 /** gw_source_rounds() - the first @max rounds of this migration. [any thread] Return: how many there
  *  were, which may be more. */
-GW_API unsigned gw_source_rounds(const struct gw_source *src, struct gw_round *rounds, unsigned max);
+GW_API unsigned gw_source_rounds(const struct gw_source *src, struct gw_round *rounds,
+                                 unsigned max);
 
 /** gw_source_block_discarded() - the guest gave [offset, offset + bytes) of a block back (balloon,
  *  hot-unplug): it reads as zero from now on and need not be sent as it was. Page-aligned. [any

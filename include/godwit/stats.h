@@ -80,26 +80,26 @@ struct gw_round {
     uint64_t dirty_pages; /* set when it began */
     uint64_t normal_pages, duplicate_pages, bytes;
     uint64_t dirty_pages_rate; /* newly dirtied per second meanwhile */
-    bool paused; /* the last one, inside the downtime */
+    bool paused;               /* the last one, inside the downtime */
 };
 
 enum gw_event_type {
-    GW_EVENT_STATUS,     /* status changed */
-    GW_EVENT_ROUND,      /* a round ended */
-    GW_EVENT_STALL,      /* it will never converge at these rates; text says why */
-    GW_EVENT_CONNECTED,  /* hello complete; text names the peer */
-    GW_EVENT_HOLDING,    /* target: the source is gone before COMMIT; held until the hold time-out */
-    GW_EVENT_UNKNOWN,    /* source: the outcome is not known; it goes on asking */
-    GW_EVENT_RETAKE,     /* source: what was released could not be taken back; guest stays paused */
-    GW_EVENT_ENDED,      /* final; wait() will return */
+    GW_EVENT_STATUS,    /* status changed */
+    GW_EVENT_ROUND,     /* a round ended */
+    GW_EVENT_STALL,     /* it will never converge at these rates; text says why */
+    GW_EVENT_CONNECTED, /* hello complete; text names the peer */
+    GW_EVENT_HOLDING,   /* target: the source is gone before COMMIT; held until the hold time-out */
+    GW_EVENT_UNKNOWN,   /* source: the outcome is not known; it goes on asking */
+    GW_EVENT_RETAKE,    /* source: what was released could not be taken back; guest stays paused */
+    GW_EVENT_ENDED,     /* final; wait() will return */
 };
 
 struct gw_event {
     size_t struct_bytes;
     enum gw_event_type type;
     enum gw_status status;
-    uint64_t time_ns;            /* monotonic clock */
-    const char *text;            /* one line, or "" */
+    uint64_t time_ns;             /* monotonic clock */
+    const char *text;             /* one line, or "" */
     const struct gw_round *round; /* ROUND only */
     const struct gw_error *error; /* where something failed, else NULL */
 };

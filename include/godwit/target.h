@@ -23,9 +23,9 @@ struct gw_target;
 
 struct gw_block_offer {
     size_t struct_bytes;
-    unsigned id;       /* counts from 0 in the source's order */
-    unsigned count;    /* blocks in all */
-    const char *name;  /* valid during the call; checked: 1..255 printable bytes */
+    unsigned id;      /* counts from 0 in the source's order */
+    unsigned count;   /* blocks in all */
+    const char *name; /* valid during the call; checked: 1..255 printable bytes */
     uint64_t size_bytes;
     uint32_t page_bytes;
     enum gw_block_kind kind; /* of the source's memory */

@@ -178,7 +178,8 @@ static int offered(void *ctx, const struct gw_block_offer *offer, struct gw_bloc
                     return -errno;
                 flags = MAP_SHARED;
             }
-            void *host = mmap(NULL, block->bytes, PROT_READ | PROT_WRITE, flags, block->target_fd, 0);
+            void *host =
+                mmap(NULL, block->bytes, PROT_READ | PROT_WRITE, flags, block->target_fd, 0);
             if (host == MAP_FAILED)
                 return -errno;
             block->target = host;
@@ -280,7 +281,8 @@ static void init_source(struct pair *pair, const struct gw_log *log)
                                      .name = block->name,
                                      .host = block->source,
                                      .size_bytes = block->bytes,
-                                     .page_bytes = block->kind == GW_BLOCK_HUGETLB ? 2u << 20 : 4096,
+                                     .page_bytes =
+                                         block->kind == GW_BLOCK_HUGETLB ? 2u << 20 : 4096,
                                      .kind = block->kind,
                                      .fd = block->source_fd};
         if (gw_source_add_block(pair->src, &desc, &err) < 0)
@@ -288,8 +290,8 @@ static void init_source(struct pair *pair, const struct gw_log *log)
     }
     if (gw_dirty_open(GW_DIRTY_AUTO, log, &pair->dirty, &err) < 0)
         GW_SKIP("no dirty tracking here: %s", err.message);
-    GW_ASSERT_EQ(gw_source_add_dirty(pair->src, gw_dirty_kernel_ops(pair->dirty), pair->dirty, &err),
-                 0);
+    GW_ASSERT_EQ(
+        gw_source_add_dirty(pair->src, gw_dirty_kernel_ops(pair->dirty), pair->dirty, &err), 0);
 }
 
 void pair_init(struct pair *pair)

@@ -23,11 +23,12 @@ struct pair_block {
 
 struct pair {
     /* set by the test before pair_init(), or left */
-    const char *listen_uri; /* "tcp:127.0.0.1:0" */
+    const char *listen_uri;          /* "tcp:127.0.0.1:0" */
     struct gw_params *params;        /* of the source; NULL: defaults */
     struct gw_params *target_params; /* NULL: defaults */
     bool writes;                     /* a thread writes random words while the guest runs */
-    int (*block_offered)(struct pair *pair, const struct gw_block_offer *offer); /* first; may refuse */
+    int (*block_offered)(struct pair *pair,
+                         const struct gw_block_offer *offer); /* first; may refuse */
     int (*acquire)(struct pair *pair);
     int (*run)(struct pair *pair);
     int (*release)(struct pair *pair);
@@ -63,7 +64,8 @@ struct pair {
 /* Adds guest memory at both ends, filled with a pattern of @fill percent non-zero pages. */
 void pair_add_block(struct pair *pair, const char *name, uint64_t bytes, enum gw_block_kind kind,
                     unsigned fill);
-void pair_init(struct pair *pair); /* loops, source, target, dirty source, blocks, device; asserts */
+void pair_init(
+    struct pair *pair); /* loops, source, target, dirty source, blocks, device; asserts */
 void pair_listen(struct pair *pair);
 void pair_start(struct pair *pair);
 /* Dispatches both loops until @done or @seconds; false: it did not come. */
