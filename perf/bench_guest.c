@@ -8,9 +8,9 @@
  *
  *     perf-guest [--ram SIZE] [--vcpus N] [--pattern WHAT] [--memory KIND] [--fill WHAT]
  *                [--seconds S] [--smoke] */
-#include "tools/guest.h"
 #include "core/base/clock.h"
 #include "gw_commit.h"
+#include "tools/guest.h"
 
 #include <getopt.h>
 #include <inttypes.h>
