@@ -6,11 +6,11 @@
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
+#include "core/base/hash.h"
 #include "ram/holes.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define PIECE_BYTES (UINT64_C(16) << 20) /* between two looks at @cancel: some milliseconds */
 #define ZERO_BYTES (64u << 10)
@@ -29,32 +29,32 @@ static bool is_cancelled(const volatile int *cancel)
     return cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED);
 }
 
-static int feed(XXH3_state_t *state, const uint8_t *from, uint64_t bytes,
+static int feed(struct gw_hash *hash, const uint8_t *from, uint64_t bytes,
                 const volatile int *cancel)
 {
     while (bytes) {
         uint64_t piece = gw_min_u64(bytes, PIECE_BYTES);
         if (is_cancelled(cancel))
             return -ECANCELED;
-        XXH3_128bits_update(state, from, piece);
+        gw_hash_update(hash, from, piece);
         from += piece;
         bytes -= piece;
     }
     return 0;
 }
 
-static int feed_hole(XXH3_state_t *state, uint64_t bytes, const volatile int *cancel)
+static int feed_hole(struct gw_hash *hash, uint64_t bytes, const volatile int *cancel)
 {
     for (uint64_t fed = 0; fed < bytes; fed += ZERO_BYTES) {
         if (fed % PIECE_BYTES == 0 && is_cancelled(cancel))
             return -ECANCELED;
-        XXH3_128bits_update(state, zeros, gw_min_u64(bytes - fed, ZERO_BYTES));
+        gw_hash_update(hash, zeros, gw_min_u64(bytes - fed, ZERO_BYTES));
     }
     return 0;
 }
 
-static int feed_block(XXH3_state_t *state, const struct gw_block *block, const volatile int *cancel,
-                      struct gw_error *err)
+static int feed_block(struct gw_hash *hash, const struct gw_block *block,
+                      const volatile int *cancel, struct gw_error *err)
 {
     const uint8_t *host = block->desc.host;
     struct gw_holes walk;
@@ -62,15 +62,15 @@ static int feed_block(XXH3_state_t *state, const struct gw_block *block, const v
     uint64_t at = 0;
     int rc = gw_holes_begin(&walk, block, 0);
     while (rc >= 0 && (rc = gw_holes_step(&walk, &extent)) > 0) {
-        rc = feed_hole(state, (extent.first_page - at) * GW_PAGE_BYTES, cancel);
+        rc = feed_hole(hash, (extent.first_page - at) * GW_PAGE_BYTES, cancel);
         if (rc == 0)
-            rc = feed(state, host + extent.first_page * GW_PAGE_BYTES, extent.pages * GW_PAGE_BYTES,
+            rc = feed(hash, host + extent.first_page * GW_PAGE_BYTES, extent.pages * GW_PAGE_BYTES,
                       cancel);
         at = extent.first_page + extent.pages;
     }
     gw_holes_end(&walk);
     if (rc == 0)
-        rc = feed_hole(state, (block->pages - at) * GW_PAGE_BYTES, cancel);
+        rc = feed_hole(hash, (block->pages - at) * GW_PAGE_BYTES, cancel);
     if (rc == -ECANCELED)
         return gw_fail(err, rc, "digest cancelled");
     if (rc < 0)
@@ -83,9 +83,9 @@ int gw_ram_digest(struct gw_ram *ram, uint8_t digest[GW_DIGEST_BYTES], const vol
 {
     unsigned count = gw_ram_block_count(ram);
     struct gw_block **sorted = gw_zalloc(count, sizeof(struct gw_block *));
-    XXH3_state_t *state = XXH3_createState();
+    struct gw_hash *hash = gw_hash_new();
     int rc = -ENOMEM;
-    if (!sorted || !state) {
+    if (!sorted || !hash) {
         gw_fail(err, rc, "digest");
         goto out;
     }
@@ -94,16 +94,12 @@ int gw_ram_digest(struct gw_ram *ram, uint8_t digest[GW_DIGEST_BYTES], const vol
     qsort(sorted, count, sizeof(struct gw_block *), by_name);
 
     rc = 0;
-    XXH3_128bits_reset(state);
     for (unsigned i = 0; i < count && rc == 0; i++)
-        rc = feed_block(state, sorted[i], cancel, err);
-    if (rc == 0) {
-        XXH128_canonical_t canonical;
-        XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
-        memcpy(digest, canonical.digest, GW_DIGEST_BYTES);
-    }
+        rc = feed_block(hash, sorted[i], cancel, err);
+    if (rc == 0)
+        gw_hash_result(hash, digest);
 out:
-    XXH3_freeState(state);
+    gw_hash_free(hash);
     gw_free(sorted);
     return rc;
 }
