@@ -12,6 +12,7 @@
 #include "core/base/clock.h"
 #include "core/converge.h"
 #include "core/devices.h"
+#include "core/discard.h"
 #include "core/handover.h"
 #include "core/loop.h"
 #include "core/page_out.h"
@@ -92,6 +93,7 @@ struct gw_source {
     char machine[256];
     struct gw_ram *ram;
     struct gw_devices devices;
+    struct gw_discards discards; /* [any thread] through its lock */
     struct gw_pool *pool;
     struct gw_inbox inbox;
     pthread_t thread;

@@ -38,7 +38,9 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     src->err.struct_bytes = src->result_err.struct_bytes = sizeof(src->err);
     int rc = gw_inbox_init(&src->inbox);
     src->ram = gw_ram_new();
-    if (rc == 0 && !src->ram)
+    gw_discards_init(&src->discards);
+    if (rc == 0 &&
+        (!src->ram || gw_ram_add_dirty(src->ram, &gw_discards_ops, &src->discards, err) < 0))
         rc = -ENOMEM;
     if (rc < 0)
         gw_fail(err, rc, "source");
@@ -149,7 +151,7 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
         return rc;
     if (gw_ram_block_count(src->ram) == 0)
         return gw_fail(err, -EINVAL, "source: no block was added");
-    if (gw_ram_dirty_source_count(src->ram) == 0)
+    if (gw_ram_dirty_source_count(src->ram) < 2) /* our own, of discards, sees no writes */
         return gw_fail(err, -EINVAL, "source: no dirty source was added (gw_source_add_dirty)");
     if (getrandom(src->session, sizeof(src->session), 0) != (ssize_t)sizeof(src->session))
         return gw_fail(err, -errno, "session id");
@@ -302,11 +304,11 @@ int gw_source_block_discarded(struct gw_source *src, unsigned block_id, uint64_t
                               uint64_t bytes)
 {
     const struct gw_block *block = gw_ram_block(src->ram, block_id);
-    if (!block || offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES ||
+    if (!block || bytes == 0 || offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES ||
         offset > block->desc.size_bytes || bytes > block->desc.size_bytes - offset)
         return -EINVAL;
-    /* A discarded page reads as zero and its next sync reports it written (PAGEMAP_SCAN does): it
-     * then leaves as a zero run. Nothing needs to be remembered on wires without registrations. */
+    struct gw_discard range = {block_id, offset / GW_PAGE_BYTES, bytes / GW_PAGE_BYTES};
+    gw_discards_add(&src->discards, &range, block->pages);
     return 0;
 }
 
@@ -340,6 +342,7 @@ void gw_source_free(struct gw_source *src)
     gw_pool_free(src->pool);
     gw_ram_free(src->ram);
     gw_devices_fini(&src->devices);
+    gw_discards_fini(&src->discards);
     if (src->inbox.fd > 0)
         gw_inbox_fini(&src->inbox);
     pthread_mutex_destroy(&src->params_lock);

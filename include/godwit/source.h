@@ -72,7 +72,7 @@ GW_API int gw_source_new(const struct gw_source_config *config, struct gw_source
 GW_API int gw_source_add_block(struct gw_source *src, const struct gw_block_desc *desc,
                                struct gw_error *err);
 /** gw_source_add_dirty() - one more dirty source; what any of them reports is sent. At least one
- *  is needed. @ops and @ctx are borrowed. Return: 0, -EBUSY, -E2BIG (8). */
+ *  is needed. @ops and @ctx are borrowed. Return: 0, -EBUSY, -E2BIG (more than 7). */
 GW_API int gw_source_add_dirty(struct gw_source *src, const struct gw_dirty_ops *ops, void *ctx,
                                struct gw_error *err);
 /** gw_source_add_device() - @desc is copied. Return: 0, -EINVAL, -EEXIST, -EBUSY, -ENOMEM. */

@@ -99,3 +99,47 @@ GW_TEST(migrate, holes_of_a_memfd_stay_holes_at_both_ends)
 {
     expect_sparse(GW_BLOCK_MEMFD);
 }
+
+/* ---- discards -------------------------------------------------------------------------------------- */
+
+static void punch_and_tell(struct pair *pair, const struct gw_event *event)
+{
+    struct pair_block *block = &pair->blocks[0];
+    bool *done = pair->test;
+    if (event->type != GW_EVENT_ROUND || *done)
+        return;
+    *done = true;
+    if (madvise(block->source + (1u << 20), 2u << 20, MADV_REMOVE) != 0)
+        GW_NOTE_FAILURE("MADV_REMOVE");
+    GW_EXPECT_EQ(gw_source_block_discarded(pair->src, 0, 1u << 20, 2u << 20), 0);
+    GW_EXPECT_EQ(gw_source_block_discarded(pair->src, 0, 1, 4096), -EINVAL);
+    GW_EXPECT_EQ(gw_source_block_discarded(pair->src, 0, block->bytes, 4096), -EINVAL);
+    GW_EXPECT_EQ(gw_source_block_discarded(pair->src, 9, 0, 4096), -EINVAL);
+    GW_EXPECT_EQ(gw_source_continue(pair->src), 0);
+}
+
+static void when_waiting(struct pair *pair, const struct gw_event *event)
+{
+    struct gw_event round = {.type = GW_EVENT_ROUND};
+    if (event->type == GW_EVENT_STATUS && event->status == GW_STATUS_PRE_SWITCHOVER)
+        punch_and_tell(pair, &round);
+}
+
+GW_TEST(migrate, a_hole_punched_after_the_first_round_is_zero_at_the_target)
+{
+    bool done = false;
+    struct pair pair = {.device_value = 1, .test = &done, .source_event = when_waiting};
+    pair.params = gw_params_new();
+    GW_ASSERT_EQ(gw_params_set(pair.params, "pause-before-switchover", "on", NULL), 0);
+    pair_add_block(&pair, "ram0", 16u << 20, GW_BLOCK_MEMFD, 100);
+    pair_init(&pair);
+    pair_listen(&pair);
+    pair_start(&pair);
+    GW_EXPECT(pair_finish(&pair, 30));
+    GW_EXPECT_EQ(pair.source_rc, 0);
+    GW_EXPECT(done);
+    GW_EXPECT_EQ(pair_differs(&pair), -1);
+    GW_EXPECT_EQ(pair.blocks[0].target[1u << 20], 0);
+    gw_params_free(pair.params);
+    pair_fini(&pair);
+}
