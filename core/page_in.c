@@ -231,6 +231,7 @@ int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_er
     if (rc == 0) {
         char name[16];
         snprintf(name, sizeof(name), "gw/tgt/page_%u", in->config.owner % 1000);
+        in->started = true; /* before the thread looks at its neighbours */
         rc = gw_thread_start(&in->thread, name, thread_body, in, err);
     }
     if (rc < 0) {
@@ -238,9 +239,9 @@ int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_er
         gw_ep_close(ep);
         in->channel = NULL;
         in->ep = NULL;
+        in->started = false;
         return rc;
     }
-    in->started = true;
     return 0;
 }
 
