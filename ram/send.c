@@ -59,7 +59,8 @@ struct gw_sender {
     enum phase phase;
     uint32_t number; /* of the round's fence */
 
-    uint32_t pass; /* counts up for ever */
+    uint32_t pass;     /* counts up for ever */
+    uint64_t position; /* of the pass: what is behind it was dealt with */
     uint64_t stripe_index;
     bool stripe_is_open;
     struct gw_scan scan;
@@ -193,6 +194,7 @@ void gw_sender_begin(struct gw_sender *s, uint32_t number, bool holes)
     s->stripe_is_open = false;
     s->waits_for_chunks = false;
     s->pass++;
+    s->position = 0;
     s->pass_sent_something = false;
     s->waiting_pages = 0;
     s->deferred_pages = 0;
@@ -422,8 +424,17 @@ static void refund(struct gw_sender *s)
 
 /* ---- one run --------------------------------------------------------------------------------- */
 
+static uint64_t position_of(uint32_t block, uint64_t page)
+{
+    return (uint64_t)block << 40 | page;
+}
+
 static void drop_current(struct gw_sender *s, uint64_t pages)
 {
+    /* Positions only grow within a pass: with the look at earlier ones, that is rules 3 and 4. */
+    uint64_t first = position_of(s->current.block->id, s->current.first_page);
+    gw_assert(first >= s->position);
+    s->position = first + pages;
     s->current.first_page += pages;
     s->current.pages -= (uint32_t)pages;
     s->alike_pages -= (uint32_t)pages;
@@ -490,6 +501,7 @@ static bool open_stripe(struct gw_sender *s, struct gw_stripe *stripe)
 {
     if (!gw_ram_stripe(s->config.ram, s->config.owner, s->stripe_index, stripe))
         return false;
+    gw_assert(gw_ram_owner(s->config.ram, stripe->block, stripe->first_page) == s->config.owner);
     s->stripe_index++;
     s->stripe_is_open = true;
     return true;
@@ -545,6 +557,7 @@ static int say_holes(struct gw_sender *s)
 static void begin_pass(struct gw_sender *s)
 {
     s->pass++;
+    s->position = 0;
     s->flying_earlier = s->window - s->free_count;
     s->stripe_index = 0;
     s->waiting_pages = 0;
