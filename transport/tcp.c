@@ -279,7 +279,7 @@ static int tcp_listen(const struct gw_uri *uri, const struct gw_wire_config *con
                       struct gw_listener **ln, struct gw_error *err)
 {
     struct addrinfo *list = NULL;
-    int fds[GW_LISTEN_FDS_MAX];
+    int fds[GW_LISTEN_FDS_MAX] = {-1};
     char text[GW_URI_BYTES_MAX];
     uint16_t port = uri->port;
 

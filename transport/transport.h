@@ -15,7 +15,10 @@
  * endpoints (gw_ep_arm), sleeps in gw_clock_poll() and tells them what woke it (gw_ep_awake).
  *
  * Errors: 0 or a count, -EAGAIN (later), any other negative is final for the endpoint: then only
- * poll (to collect the flushed completions) and close make sense. gw_ep_error() says why. */
+ * poll (to collect the flushed completions; when none is left it returns the error too), recv (a
+ * stream still hands out what had arrived: the peer's last words) and close make sense.
+ * gw_ep_error() says why. Two refusals concern the argument and leave the endpoint as it was:
+ * -EINVAL of gw_put (a range outside of its region) and -EMSGSIZE of gw_send (too long). */
 #ifndef GW_TRANSPORT_H
 #define GW_TRANSPORT_H
 
@@ -44,7 +47,7 @@ struct gw_uri {
     char scheme[16];
     char host[256]; /* name or address without brackets; "" where the scheme has none */
     uint16_t port;
-    char path[256]; /* unix: the path */
+    char path[256];              /* unix: the path */
     char text[GW_URI_BYTES_MAX]; /* as written, for messages */
 };
 
@@ -73,7 +76,7 @@ enum gw_admission {
     GW_ADMIT_UNKNOWN,  /* a page endpoint of a session that nobody opened */
     GW_ADMIT_BUSY,     /* another session is served */
     GW_ADMIT_INDEX,    /* index out of range or already open */
-    GW_ADMIT_LATER,    /* not now: keep the connection waiting, ask again (bounded by the deadline) */
+    GW_ADMIT_LATER, /* not now: keep the connection waiting, ask again (bounded by the deadline) */
 };
 
 /* What a stream-like (not ONE_SIDED) target endpoint tells as puts arrive, on the endpoint's
@@ -88,9 +91,9 @@ struct gw_wire_config {
     uint8_t session[GW_SESSION_BYTES];
     uint16_t index;
     uint8_t security;
-    uint64_t deadline_ns;        /* absolute; set-up that blocks gives up then. 0: 10 s from now */
-    uint64_t peer_timeout_ns;    /* keepalive and TCP_USER_TIMEOUT; 0: 2 s */
-    uint32_t message_bytes_max;  /* longest message either way; 0: GW_MESSAGE_BYTES_DEFAULT */
+    uint64_t deadline_ns;       /* absolute; set-up that blocks gives up then. 0: 10 s from now */
+    uint64_t peer_timeout_ns;   /* keepalive and TCP_USER_TIMEOUT; 0: 2 s */
+    uint32_t message_bytes_max; /* longest message either way; 0: GW_MESSAGE_BYTES_DEFAULT */
     const struct gw_place_ops *place; /* target page endpoints; may be NULL */
     void *place_ctx;
     const struct gw_log *log; /* outlives the endpoint */
@@ -100,25 +103,25 @@ struct gw_wire_config {
 
 #define GW_EP_ONE_SIDED 1u /* puts land without the peer's code; regions need the peer's key */
 #define GW_EP_ZERO_COPY 2u
-#define GW_EP_PINS 4u    /* registrations charge the memlock budget */
-#define GW_EP_REPLIES 8u /* two-way */
-#define GW_EP_RAW 16u    /* no framing: recorded wires */
+#define GW_EP_PINS 4u        /* registrations charge the memlock budget */
+#define GW_EP_REPLIES 8u     /* two-way */
+#define GW_EP_RAW 16u        /* no framing: recorded wires */
 #define GW_EP_RECONNECTS 32u /* the source can connect again to the same address */
 
 struct gw_ep_attr {
-    uint32_t flags;             /* GW_EP_* */
-    uint32_t put_bytes_max;     /* longest single put */
-    uint32_t put_count_max;     /* puts that one gw_put() call may accept */
-    uint32_t put_window;        /* puts that may be accepted and not yet completed */
+    uint32_t flags;         /* GW_EP_* */
+    uint32_t put_bytes_max; /* longest single put */
+    uint32_t put_count_max; /* puts that one gw_put() call may accept */
+    uint32_t put_window;    /* puts that may be accepted and not yet completed */
     uint32_t message_bytes_max;
     uint8_t session[GW_SESSION_BYTES];
     uint16_t index;
-    uint64_t rx_bytes;          /* received so far, payload included: liveness is that it moves */
-    uint64_t tx_bytes;          /* handed to the wire so far, headers included */
-    uint64_t copied_bytes;      /* page bytes that went through a buffer of ours */
-    uint64_t system_calls;      /* made by this endpoint so far */
-    bool tx_pending;            /* accepted puts or messages are not yet handed to the wire */
-    char peer[128];             /* the peer's address, for messages */
+    uint64_t rx_bytes;     /* received so far, payload included: liveness is that it moves */
+    uint64_t tx_bytes;     /* handed to the wire so far, headers included */
+    uint64_t copied_bytes; /* page bytes that went through a buffer of ours */
+    uint64_t system_calls; /* made by this endpoint so far */
+    bool tx_pending;       /* accepted puts or messages are not yet handed to the wire */
+    char peer[128];        /* the peer's address, for messages */
 };
 
 /* ---- memory ------------------------------------------------------------------------------ */
@@ -131,13 +134,13 @@ struct gw_ep_attr {
 
 /* ---- traffic ----------------------------------------------------------------------------- */
 
-struct gw_put {             /* local[0, bytes) to rmr[offset, offset + bytes) */
-    const void *local;      /* inside mr; lent until its completion */
-    struct gw_mr *mr;       /* local registration; may be NULL where !GW_EP_PINS */
-    struct gw_rmr *rmr;     /* region of the peer, or of a file */
-    uint64_t offset;        /* bytes into the region */
-    uint32_t bytes;         /* 1..attr.put_bytes_max */
-    uint64_t cookie;        /* the caller's; comes back in the completion */
+struct gw_put {         /* local[0, bytes) to rmr[offset, offset + bytes) */
+    const void *local;  /* inside mr; lent until its completion */
+    struct gw_mr *mr;   /* local registration; may be NULL where !GW_EP_PINS */
+    struct gw_rmr *rmr; /* region of the peer, or of a file */
+    uint64_t offset;    /* bytes into the region */
+    uint32_t bytes;     /* 1..attr.put_bytes_max */
+    uint64_t cookie;    /* the caller's; comes back in the completion */
 };
 
 struct gw_get {
@@ -173,6 +176,8 @@ int gw_connect(struct gw_domain *dom, const struct gw_uri *uri, const struct gw_
 typedef enum gw_admission gw_admit_fn(void *ctx, const struct gw_preface *preface,
                                       struct gw_domain **dom, struct gw_wire_config *config);
 
+/* @config: security (a preface with another is refused unasked), deadline_ns (here relative: how long
+ * a connection may take to be admitted; 0: 5 s) and log count. */
 int gw_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
               struct gw_listener **ln, struct gw_error *err);
 /* "tcp:[::1]:4444": the URI that a peer can use, with the real port. Static as long as @ln. */
@@ -189,11 +194,12 @@ void gw_listener_awake(struct gw_listener *ln, const struct pollfd *fds, unsigne
 void gw_listener_close(struct gw_listener *ln); /* unix: unlinks what it made; takes NULL */
 
 void gw_ep_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr);
-int gw_ep_error(const struct gw_endpoint *ep, struct gw_error *err); /* why it is final; 0: it is not */
+int gw_ep_error(const struct gw_endpoint *ep,
+                struct gw_error *err);       /* why it is final; 0: it is not */
 void gw_ep_shutdown(struct gw_endpoint *ep); /* [any thread] every later op: -ESHUTDOWN */
-void gw_ep_revoke(struct gw_endpoint *ep);   /* on return the peer can place nothing more here; O(1).
+void gw_ep_revoke(struct gw_endpoint *ep); /* on return the peer can place nothing more here; O(1).
                                               * Messages still pass where the wire can. */
-void gw_ep_close(struct gw_endpoint *ep);    /* on return no NIC touches lent memory; takes NULL */
+void gw_ep_close(struct gw_endpoint *ep);  /* on return no NIC touches lent memory; takes NULL */
 
 struct gw_mr_desc {
     void *addr;
@@ -213,8 +219,11 @@ int gw_rmr_open(struct gw_domain *dom, uint32_t region, uint64_t bytes, const vo
                 size_t key_bytes, struct gw_rmr **rmr, struct gw_error *err);
 void gw_rmr_close(struct gw_rmr *rmr); /* takes NULL */
 
-int gw_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count); /* how many, 0: later */
-int gw_get(struct gw_endpoint *ep, const struct gw_get *gets, unsigned count); /* -EOPNOTSUPP so far */
+/* How many were accepted, 0: later. A stream gathers them into frames: what does not fill one goes with
+ * the next message, with gw_ep_arm(), or with a second gw_poll() that follows no put. */
+int gw_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count);
+int gw_get(struct gw_endpoint *ep, const struct gw_get *gets,
+           unsigned count); /* -EOPNOTSUPP so far */
 int gw_poll(struct gw_endpoint *ep, struct gw_completion *done, unsigned max);
 /* One whole message, or -EAGAIN. The bytes are the caller's again at once. */
 int gw_send(struct gw_endpoint *ep, const struct iovec *iov, int iov_count);
@@ -222,7 +231,8 @@ int gw_send(struct gw_endpoint *ep, const struct iovec *iov, int iov_count);
 ssize_t gw_recv(struct gw_endpoint *ep, void *buf, size_t bytes);
 
 /* Prepare to sleep: fill @fds (at most 2 are needed) and lower *wake_ns if the endpoint must be
- * stepped by then. Return: how many; 0 with *wake_ns = 0: do not sleep, something is ready now. */
+ * stepped by then. Return: how many; 0 with *wake_ns = 0: do not sleep, something is ready now. An
+ * endpoint whose final error has been told, and whose completions are collected, arms nothing. */
 int gw_ep_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, uint64_t *wake_ns);
 void gw_ep_awake(struct gw_endpoint *ep, const struct pollfd *fds, unsigned count);
 
