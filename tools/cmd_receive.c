@@ -245,6 +245,17 @@ static int status_of(int rc)
     return rc == -ECANCELED ? GW_EXIT_CANCELLED : GW_EXIT_FAILED;
 }
 
+/* The last event is told a moment before wait() knows of the end: ask until it does. */
+static int outcome(struct receiver *receiver, struct gw_error *err)
+{
+    int rc;
+
+    do
+        rc = gw_target_wait(receiver->target, 10, err);
+    while (rc == -EINPROGRESS);
+    return rc;
+}
+
 static void describe(struct receiver *receiver)
 {
     struct gw_report *report = &receiver->report;
@@ -280,7 +291,7 @@ static int take_guest(struct receiver *receiver)
     describe(receiver);
     if (checked < 0)
         return GW_EXIT_CHECK;
-    int rc = gw_target_wait(receiver->target, 0, &report->error);
+    int rc = outcome(receiver, &report->error);
     if (rc < 0)
         gw_talk_show(rc == -ECANCELED ? "cancelled" : "failed", &report->error);
     else

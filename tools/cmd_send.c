@@ -33,6 +33,7 @@ struct sender {
     struct gw_events events;
     FILE *json;
     struct gw_usage begun, ended_usage; /* around total-time */
+    bool stuck;                         /* the guest could not be resumed: it stays paused */
     bool ended, unknown, retake;        /* told by events */
     bool cancelled;                     /* the signal was passed on */
 };
@@ -194,7 +195,7 @@ static void take_back(struct sender *sender)
     sender->retake = false;
     if (gw_source_resolve(sender->source, GW_RESOLVE_RESUME, &err) < 0) {
         gw_talk_show("the guest stays paused", &err);
-        sender->ended = true;
+        sender->ended = sender->stuck = true;
     }
 }
 
@@ -203,6 +204,17 @@ static bool is_waiting(const struct sender *sender)
     if (sender->ended)
         return false;
     return !sender->unknown || (sender->options->hold && !sender->wait.signalled);
+}
+
+/* The last event is told a moment before wait() knows of the end: ask until it does. */
+static int outcome(struct sender *sender, struct gw_error *err)
+{
+    int rc;
+
+    do
+        rc = gw_source_wait(sender->source, 10, err);
+    while (rc == -EINPROGRESS && sender->ended && !sender->stuck);
+    return rc;
 }
 
 static int migrate(struct sender *sender, const char *uri, struct gw_error *err)
@@ -223,7 +235,7 @@ static int migrate(struct sender *sender, const char *uri, struct gw_error *err)
         gw_progress_tick(&sender->progress, &stats, gw_wait_now_ns());
     }
     gw_progress_end();
-    return gw_source_wait(sender->source, 0, err);
+    return outcome(sender, err);
 }
 
 /* ---- afterwards ------------------------------------------------------------------------------- */
@@ -239,6 +251,9 @@ static void collect(struct sender *sender)
         sender->sent->rounds[0].struct_bytes = sizeof(struct gw_round);
         unsigned now = gw_source_rounds(sender->source, sender->sent->rounds, count);
         report->round_count = now < count ? now : count;
+        /* The library keeps so many and counts the others. */
+        while (report->round_count > 0 && sender->sent->rounds[report->round_count - 1].number == 0)
+            report->round_count--;
         report->rounds = sender->sent->rounds;
     }
     gw_usage_between(&sender->begun, &sender->ended_usage, &report->user_ns, &report->system_ns);
@@ -352,8 +367,8 @@ static void run(struct sender *sender, const char *uri)
     settle_stats(sender);
 }
 
-int gw_send(const struct gw_options *options, const char *uri, const struct gw_wait *beside,
-            struct gw_sent *sent)
+int gw_send_guest(const struct gw_options *options, const char *uri, const struct gw_wait *beside,
+                  struct gw_sent *sent)
 {
     struct sender sender = {.options = options, .sent = sent, .wait = {.fd = -1}};
     struct gw_error err = GW_ERROR_INIT;
@@ -401,7 +416,7 @@ static int run_command(int argc, char **argv)
         status = gw_options_check_uri(&options);
     if (status < 0) {
         gw_signals_init();
-        status = gw_send(&options, options.uri, NULL, &sent);
+        status = gw_send_guest(&options, options.uri, NULL, &sent);
         gw_sent_fini(&sent);
     }
     gw_options_fini(&options);

@@ -97,7 +97,7 @@ static int run_both(struct trial *trial, struct gw_error *err)
         return rc == -ECANCELED ? GW_EXIT_CANCELLED : GW_EXIT_FAILED;
     const struct gw_wait beside = {
         .fd = trial->child.err_fd, .fd_ready = gw_child_read, .fd_ctx = &trial->child};
-    int status = gw_send(&trial->options, trial->child.uri, &beside, &trial->sent);
+    int status = gw_send_guest(&trial->options, trial->child.uri, &beside, &trial->sent);
     if (status != GW_EXIT_COMPLETED)
         *err = trial->sent.report.error;
     return status;

@@ -52,18 +52,18 @@ static const struct option_row rows[] = {
     {"ram", "SIZE", OPTION_GUEST, FOR_GUEST, "guest memory (1G)"},
     {"vcpus", "N", OPTION_GUEST, FOR_GUEST, "threads that write it (1)"},
     {"memory", "KIND", OPTION_GUEST, FOR_GUEST, "anon, memfd or hugetlb (anon)"},
-    {"fill", "WHAT", OPTION_GUEST, FOR_GUEST,
-     "random, zero, text, mixed:PERCENT_ZERO, file:PATH (random)"},
+    {"fill", "WHAT", OPTION_GUEST, FOR_GUEST, "random zero text mixed:%ZERO file:PATH (random)"},
     {"pattern", "WHAT", OPTION_GUEST, FOR_GUEST,
-     "uniform, zipf:T, hot:WRITES/PAGES, sequential (uniform)"},
-    {"dirty-rate", "RATE", OPTION_GUEST, FOR_GUEST, "bytes of pages written a second (send: 0)"},
+     "uniform zipf:T hot:WRITES/PAGES sequential (uniform)"},
+    {"dirty-rate", "RATE", OPTION_GUEST, FOR_GUEST,
+     "bytes of pages written a second (0; try: 200M)"},
     {"seed", "N", OPTION_GUEST, FOR_GUEST, "of the fill and the pattern (1)"},
     {"device-state", "SIZE", OPTION_GUEST, FOR_GUEST,
      "bytes of device state beside the vCPUs' (0)"},
     {"warmup", "SECONDS", OPTION_WARMUP, FOR_GUEST, "the guest runs so long before it moves (1)"},
     {"prealloc", "SIZE", OPTION_PREALLOC, GW_FOR_RECEIVE, "touch so much memory before listening"},
     {"memory", "KIND", OPTION_MEMORY, GW_FOR_RECEIVE,
-     "the guest's here: anon, memfd, hugetlb (with --prealloc: anon)"},
+     "of the guest here (the source's; prealloc: anon)"},
     {"ram-max", "SIZE", OPTION_RAM_MAX, GW_FOR_RECEIVE,
      "refuse a larger guest (half of the free memory)"},
     {"run-for", "SECONDS", OPTION_RUN_FOR, FOR_TARGET, "let the guest write on so long (1)"},
@@ -495,7 +495,7 @@ void gw_options_help(const struct gw_command *command, FILE *out)
             continue;
         snprintf(left, sizeof(left), "--%s %s", rows[i].name,
                  rows[i].argument ? rows[i].argument : "");
-        fprintf(out, "  %-25s%s\n", left, rows[i].help);
+        fprintf(out, "  %-26s%s\n", left, rows[i].help);
     }
 }
 

@@ -16,8 +16,8 @@ struct gw_sent {
 /* Build the guest, let it warm up, migrate it to @uri, check its memory, write the documents that
  * @options ask for, say on stderr what went wrong. @beside: a descriptor to serve meanwhile (fd,
  * fd_ready, fd_ctx), or NULL. @sent is always filled. Return: sent->status. */
-int gw_send(const struct gw_options *options, const char *uri, const struct gw_wait *beside,
-            struct gw_sent *sent);
+int gw_send_guest(const struct gw_options *options, const char *uri, const struct gw_wait *beside,
+                  struct gw_sent *sent);
 void gw_sent_fini(struct gw_sent *sent);
 
 #endif
