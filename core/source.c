@@ -4,6 +4,8 @@
  * link failures lead to asking (source_settle.c). */
 #include "core/source.h"
 
+#include "core/hint.h"
+
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
@@ -343,6 +345,8 @@ static void over(struct gw_source *src)
 {
     bool completed = src->end_status == GW_STATUS_COMPLETED;
     src->step = GW_SRC_OVER;
+    if (!completed)
+        gw_hint_source(&src->err);
     pthread_mutex_lock(&src->stats_lock);
     if (!completed)
         src->stats.total_ns = gw_clock_ns() - src->started_ns;

@@ -3,6 +3,8 @@
  * end. A failure while undecided voids the guest here; the source then goes on with it. */
 #include "core/target.h"
 
+#include "core/hint.h"
+
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
@@ -326,6 +328,8 @@ static void over(struct gw_target *tgt)
     tgt->step = GW_TGT_OVER;
     if (!completed && tgt->err.rc == 0)
         gw_fail_code(&tgt->err, -EIO, GW_CODE_INTERNAL, "ended without a reason");
+    if (!completed)
+        gw_hint_target(&tgt->err);
     pthread_mutex_lock(&tgt->stats_lock);
     gw_error_clear(&tgt->result_err);
     if (!completed)
