@@ -137,6 +137,7 @@ void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct 
     asked->done.deliver = call_done;
     asked->run = run;
     asked->finished = finished;
+    asked->asked_ns = gw_clock_ns();
     atomic_fetch_add_explicit(&src->calls_in_loop, 1, memory_order_relaxed);
     gw_loop_post(src->loop, &asked->call);
 }
@@ -422,6 +423,23 @@ static void take_cancel(struct gw_source *src)
     gw_source_fail(src, &err);
 }
 
+/* A slow callback is no death, but it has a budget; what it holds up ends when it returns. */
+static uint64_t judge_callback(struct gw_source *src, uint64_t now_ns)
+{
+    if (!src->call.busy)
+        return GW_NEVER_NS;
+    uint64_t end_ns = src->call.asked_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
+    if (now_ns < end_ns)
+        return end_ns;
+    struct gw_error err = GW_ERROR_INIT;
+    gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
+                 "%s did not return within x-device-timeout (%llu ms)",
+                 src->step == GW_SRC_PAUSE ? "the pause callback" : "a device's save",
+                 (unsigned long long)src->params.device_timeout_ms);
+    gw_source_fail(src, &err);
+    return GW_NEVER_NS;
+}
+
 static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
 {
     switch (src->step) {
@@ -458,6 +476,7 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_PAUSE:
     case GW_SRC_FINAL_SYNC:
     case GW_SRC_FINAL_SEND:
+        return judge_callback(src, now_ns);
     case GW_SRC_LINGER:
     case GW_SRC_CLEANUP:
     case GW_SRC_OVER:

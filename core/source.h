@@ -59,6 +59,7 @@ struct gw_source_call { /* one embedder callback at a time */
     void (*finished)(struct gw_source *src, int rc);         /* on the engine's thread */
     int rc;
     struct gw_error err;
+    uint64_t asked_ns; /* engine: the budget counts from here */
     uint64_t begun_ns, took_ns;
     bool busy;
 };
