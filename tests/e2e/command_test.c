@@ -627,6 +627,62 @@ GW_TEST(command, a_second_interrupt_kills)
     finish(&target);
 }
 
+/* Write over 256 KiB in the middle of the guest's memory, which is a memfd, from outside. */
+static void spoil(pid_t pid)
+{
+    static const char rubbish[256 << 10] = "this was not sent";
+    unsigned long from = 0, to = 0;
+    char path[64], line[512];
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+    FILE *maps = fopen(path, "re");
+    GW_ASSERT(maps != NULL);
+    while (fgets(line, sizeof(line), maps)) {
+        if (strstr(line, "memfd:") && sscanf(line, "%lx-%lx rw-s", &from, &to) == 2 &&
+            to - from >= 32ul << 20)
+            break;
+        from = to = 0;
+    }
+    fclose(maps);
+    GW_ASSERT(from != 0);
+    snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        GW_SKIP("the memory of a process of ours cannot be opened: %s", strerror(errno));
+    GW_EXPECT_EQ(pwrite(fd, rubbish, sizeof(rubbish), (off_t)(from + (to - from) / 2)),
+                 (ssize_t)sizeof(rubbish));
+    close(fd);
+}
+
+GW_TEST(command, memory_spoilt_at_the_target_ends_with_5)
+{
+    START(&target, "receive", "tcp:127.0.0.1:0", "--run-for", "3", "--json", "-");
+    await_listening();
+    START(&source, "send", where, "--ram", "32M", "--memory", "memfd", "--warmup", "0", "--events",
+          "-");
+    GW_EXPECT(ends_with(&source, 0)); /* RUNNING was said: the guest runs there for 3 s */
+    spoil(target.pid);
+    GW_EXPECT(ends_with(&target, 5));
+    json_t *document = document_of(&target.out);
+    GW_EXPECT(json_is_false(at(document, "guest", "verified")));
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), "verify");
+    GW_EXPECT_STREQ(text_at(document, "status", NULL), "completed");
+    json_decref(document);
+}
+
+GW_TEST(command, memory_spoilt_at_the_source_is_found_after_a_cancel)
+{
+    START(&target, "receive", "tcp:127.0.0.1:0", "--quiet");
+    await_listening();
+    START(&source, "send", where, "--ram", "32M", "--memory", "memfd", "--warmup", "0", "--set",
+          "max-bandwidth=1M", "--events", "-");
+    GW_ASSERT(await(&source, &source.out, "\"active\""));
+    spoil(source.pid);
+    kill(source.pid, SIGINT);
+    GW_EXPECT(ends_with(&source, 5));
+    finish(&target);
+}
+
 GW_TEST(command, an_interrupted_receive_ends_with_3)
 {
     START(&target, "receive", "tcp:127.0.0.1:0");
