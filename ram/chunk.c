@@ -205,7 +205,7 @@ void gw_chunks_free(struct gw_chunks *chunks)
 {
     if (!chunks)
         return;
-    for (unsigned b = 0; b < chunks->block_count; b++) {
+    for (unsigned b = 0; chunks->blocks && b < chunks->block_count; b++) {
         struct block_chunks *own = &chunks->blocks[b];
         for (uint64_t i = 0; own->chunk && i < own->count; i++)
             chunk_dereg(&own->chunk[i]);

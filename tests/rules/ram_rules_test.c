@@ -12,8 +12,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define PAGE UINT64_C(4096)
 #define CHUNK GW_CHUNK_BYTES_MIN
-#define CHUNK_PAGES (CHUNK / GW_PAGE_BYTES)
+#define CHUNK_PAGES (CHUNK / PAGE)
 #define PAGES (4 * CHUNK_PAGES)
 
 struct bench {
@@ -140,8 +141,8 @@ GW_TEST(rule, one_page_one_endpoint)
         unsigned runs = 0;
         for (unsigned i = 0; i < sink->event_count; i++) {
             const struct rig_event *event = &sink->event[i];
-            uint64_t offset = event->first_page * GW_PAGE_BYTES;
-            uint32_t bytes = (uint32_t)(event->pages * GW_PAGE_BYTES);
+            uint64_t offset = event->first_page * PAGE;
+            uint32_t bytes = (uint32_t)(event->pages * PAGE);
             struct gw_zero_run zero = {event->block, event->first_page, event->pages};
             if (event->kind == RIG_PUT) {
                 GW_EXPECT_EQ(gw_placer_ops.check(&own, event->block, offset, bytes), 0);
@@ -197,7 +198,7 @@ GW_TEST(rule, zero_then_wait_when_many_are_unacknowledged)
     struct bench t;
     bench_init(&t, (struct how){.one_sided = true}, 1);
     srandom(8);
-    for (unsigned round = 1; round <= 40; round++) {
+    for (unsigned round = 1; round <= 20; round++) {
         for (uint64_t page = 0; page < PAGES; page++) {
             if (random() % 2)
                 guest_writes(&t, page, random() % 2 ? 0 : (uint64_t)random());
@@ -225,8 +226,8 @@ static void make_ready(struct bench *t, const struct gw_wish *wish)
     struct gw_wish range;
     GW_ASSERT_EQ(gw_chunks_key(t->chunks, wish, "k", 1, NULL), 0);
     GW_ASSERT_EQ(gw_chunks_newly_ready(t->chunks, &range, 1), 1);
-    GW_ASSERT_EQ(gw_dirty_sync_range(t->memory.ram, 0, range.block, range.offset / GW_PAGE_BYTES,
-                                     range.bytes / GW_PAGE_BYTES, NULL, NULL),
+    GW_ASSERT_EQ(gw_dirty_sync_range(t->memory.ram, 0, range.block, range.offset / PAGE,
+                                     range.bytes / PAGE, NULL, NULL),
                  0);
     gw_chunks_synced(t->chunks, &range);
 }
@@ -280,8 +281,8 @@ GW_TEST(rule, register_clear_read)
         GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_CHUNKS);
         GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_PUT), i + (i > 0));
         GW_ASSERT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 1);
-        GW_ASSERT_EQ(gw_dirty_sync_range(t.memory.ram, 0, range.block, range.offset / GW_PAGE_BYTES,
-                                         range.bytes / GW_PAGE_BYTES, NULL, NULL),
+        GW_ASSERT_EQ(gw_dirty_sync_range(t.memory.ram, 0, range.block, range.offset / PAGE,
+                                         range.bytes / PAGE, NULL, NULL),
                      0);
         gw_chunks_synced(t.chunks, &range);
         GW_EXPECT_EQ(rig_step(t.sender, 1000), i == 3 ? GW_SEND_IDLE : GW_SEND_CHUNKS);
@@ -343,7 +344,7 @@ static void *add_on(void *ctx)
     struct touching *touching = ctx;
     while (!atomic_load_explicit(&touching->stop, memory_order_relaxed)) {
         for (uint64_t page = 0; page < touching->pages; page++)
-            __atomic_fetch_add(&touching->word[page * (GW_PAGE_BYTES / 4)], 1, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&touching->word[page * (PAGE / 4)], 1, __ATOMIC_RELAXED);
         touching->adds++;
     }
     return NULL;
@@ -359,13 +360,13 @@ GW_TEST(rule, prefault_never_stores)
     pthread_t thread;
     GW_ASSERT_EQ(pthread_create(&thread, NULL, add_on, &wire), 0);
     for (unsigned i = 0; i < 200000; i++)
-        gw_prefault_by_touch(memory.host[0], 4 * GW_PAGE_BYTES);
+        gw_prefault_by_touch(memory.host[0], 4 * PAGE);
     for (unsigned i = 0; i < 20000; i++)
-        GW_EXPECT_EQ(gw_prefault(block, 0, 4 * GW_PAGE_BYTES), 0);
+        GW_EXPECT_EQ(gw_prefault(block, 0, 4 * PAGE), 0);
     atomic_store_explicit(&wire.stop, 1, memory_order_relaxed);
     pthread_join(thread, NULL);
     for (uint64_t page = 0; page < 4; page++)
-        GW_EXPECT_EQ(wire.word[page * (GW_PAGE_BYTES / 4)], (uint32_t)wire.adds);
+        GW_EXPECT_EQ(wire.word[page * (PAGE / 4)], (uint32_t)wire.adds);
     rig_memory_fini(&memory);
 }
 

@@ -72,7 +72,7 @@ GW_TEST(dirty_union, an_owner_syncs_its_own_stripes_only)
     uint64_t found = 0;
     GW_EXPECT_EQ(gw_dirty_sync_range(t.memory.ram, 0, 0, 512, 2048, &found, NULL), 0);
     GW_EXPECT_EQ(found, 512);
-    GW_EXPECT(gw_bitmap_test(t.a->dirty, 3 * 512) && !gw_bitmap_test(t.a->dirty, 0));
+    GW_EXPECT(gw_bitmap_test(t.a->dirty, 1536) && !gw_bitmap_test(t.a->dirty, 0));
     GW_EXPECT_EQ(gw_dirty_sync_range(t.memory.ram, 2, 0, 2560, 1024, &found, NULL), 0);
     GW_EXPECT_EQ(found, 440); /* the block ends within the range */
     gw_dirty_stop(t.memory.ram);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define PAGE UINT64_C(4096)
 #define PAGES 5000
 #define MIB (UINT64_C(1) << 20)
 
@@ -142,16 +143,16 @@ GW_TEST(holes, a_file_knows_what_went_in_through_another_way)
     struct rig_memory memory;
     rig_memory_init(&memory);
     struct gw_block *block = rig_memory_add(&memory, "a", GW_BLOCK_MEMFD, 100);
-    GW_ASSERT_EQ(pwrite(memory.fd[0], "x", 1, 50 * GW_PAGE_BYTES + 100), 1);
+    GW_ASSERT_EQ(pwrite(memory.fd[0], "x", 1, 50 * PAGE + 100), 1);
     struct gw_extent extent;
     GW_EXPECT_EQ(gw_holes_next(block, 0, &extent), 1);
     GW_EXPECT_EQ(extent.first_page, 50);
     /* The same file, at an offset. */
     struct gw_block_desc desc = block->desc;
     desc.name = "b";
-    desc.host = memory.host[0] + 40 * GW_PAGE_BYTES;
-    desc.fd_offset = 40 * GW_PAGE_BYTES;
-    desc.size_bytes = 11 * GW_PAGE_BYTES;
+    desc.host = memory.host[0] + 40 * PAGE;
+    desc.fd_offset = 40 * PAGE;
+    desc.size_bytes = 11 * PAGE;
     GW_ASSERT_EQ(gw_ram_add_block(memory.ram, &desc, NULL), 1);
     GW_EXPECT_EQ(gw_holes_next(gw_ram_block(memory.ram, 1), 0, &extent), 1);
     GW_EXPECT_EQ(extent.first_page, 10);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define PAGE UINT64_C(4096)
 #define PAGES 3000
 
 struct bench {
@@ -26,8 +27,7 @@ static void bench_init(struct bench *t, enum gw_block_kind kind, unsigned owners
 
 static int check(struct bench *t, uint32_t region, uint64_t page, uint64_t pages)
 {
-    return gw_placer_ops.check(&t->placer, region, page * GW_PAGE_BYTES,
-                               (uint32_t)(pages * GW_PAGE_BYTES));
+    return gw_placer_ops.check(&t->placer, region, page * PAGE, (uint32_t)(pages * PAGE));
 }
 
 static int zero(struct bench *t, uint32_t block, uint64_t first_page, uint64_t pages)
@@ -40,7 +40,7 @@ static uint64_t file_pages(const struct bench *t)
 {
     struct stat file;
     GW_ASSERT_EQ(fstat(t->memory.fd[0], &file), 0);
-    return (uint64_t)file.st_blocks * 512 / GW_PAGE_BYTES;
+    return (uint64_t)file.st_blocks * 512 / PAGE;
 }
 
 GW_TEST(place, a_put_must_lie_in_one_stripe_of_this_owner)
@@ -57,8 +57,8 @@ GW_TEST(place, a_put_must_lie_in_one_stripe_of_this_owner)
     GW_EXPECT_EQ(check(&t, 1, 0, 1), -EPROTO);   /* no such block */
     GW_EXPECT_EQ(check(&t, 0, PAGES, 1), -EPROTO);
     GW_EXPECT_EQ(check(&t, 0, 0, 0), -EPROTO);
-    GW_EXPECT_EQ(check(&t, 0, UINT64_MAX / GW_PAGE_BYTES, 2), -EPROTO);
-    GW_EXPECT_EQ(gw_placer_ops.check(&t.placer, 0, 100, GW_PAGE_BYTES), -EPROTO);
+    GW_EXPECT_EQ(check(&t, 0, UINT64_MAX / PAGE, 2), -EPROTO);
+    GW_EXPECT_EQ(gw_placer_ops.check(&t.placer, 0, 100, PAGE), -EPROTO);
     GW_EXPECT_EQ(gw_placer_ops.check(&t.placer, 0, 0, 100), -EPROTO);
     t.placer.owner = 1;
     GW_EXPECT_EQ(check(&t, 0, 2560, 440), 0);
@@ -90,7 +90,7 @@ GW_TEST(place, received_bits_and_counters_tell_what_came)
     struct bench t;
     bench_init(&t, GW_BLOCK_ANON, 1);
     GW_ASSERT_EQ(gw_ram_target_begin(t.memory.ram, NULL), 0);
-    gw_placer_ops.placed(&t.placer, 0, 10 * GW_PAGE_BYTES, 5 * GW_PAGE_BYTES);
+    gw_placer_ops.placed(&t.placer, 0, 10 * PAGE, 5 * PAGE);
     GW_EXPECT_EQ(zero(&t, 0, 100, 50), 0);
     GW_EXPECT_EQ(gw_bitmap_count(t.block->received, 0, PAGES), 55);
     GW_EXPECT_EQ(gw_bitmap_count(t.block->received, 10, 5), 5);
@@ -114,7 +114,7 @@ GW_TEST_EACH(place, zero_runs_clear_what_is_there_and_allocate_nothing, wires)
     rig_write(t.block, 30, 8); /* the wire's work */
     if (stream) {
         GW_EXPECT_EQ(check(&t, 0, 30, 1), 0);
-        gw_placer_ops.placed(&t.placer, 0, 30 * GW_PAGE_BYTES, GW_PAGE_BYTES);
+        gw_placer_ops.placed(&t.placer, 0, 30 * PAGE, PAGE);
     }
     GW_EXPECT_EQ(t.placer.sees_puts, stream);
     GW_EXPECT_EQ(file_pages(&t), 2);
@@ -143,28 +143,25 @@ GW_TEST(place, a_wish_must_be_whole_pages_inside_its_block)
 {
     struct bench t;
     bench_init(&t, GW_BLOCK_ANON, 1);
-    const uint64_t bytes = (uint64_t)PAGES * GW_PAGE_BYTES;
+    const uint64_t bytes = (uint64_t)PAGES * PAGE;
     static const struct {
         uint32_t block;
         uint64_t offset;
         uint64_t pages;
         int rc;
     } cases[] = {
-        {0, 0, PAGES, 0},
-        {0, GW_PAGE_BYTES, 1, 0},
-        {1, 0, 1, -EPROTO},
-        {0, 0, 0, -EPROTO},
-        {0, 0, PAGES + 1, -EPROTO},
-        {0, 17, 1, -EPROTO},
-        {0, GW_PAGE_BYTES, PAGES, -EPROTO},
+        {0, 0, PAGES, 0},           {0, PAGE, 1, 0},
+        {1, 0, 1, -EPROTO},         {0, 0, 0, -EPROTO},
+        {0, 0, PAGES + 1, -EPROTO}, {0, 17, 1, -EPROTO},
+        {0, PAGE, PAGES, -EPROTO},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct gw_wish wish = {cases[i].block, cases[i].offset, cases[i].pages * GW_PAGE_BYTES};
+        struct gw_wish wish = {cases[i].block, cases[i].offset, cases[i].pages * PAGE};
         struct gw_error err = GW_ERROR_INIT;
         GW_EXPECT_EQ(gw_wish_check(t.memory.ram, &wish, &err), cases[i].rc);
         GW_EXPECT_EQ(gw_error_is_set(&err), cases[i].rc != 0);
     }
-    struct gw_wish wrap = {0, UINT64_MAX / GW_PAGE_BYTES * GW_PAGE_BYTES, bytes};
+    struct gw_wish wrap = {0, UINT64_MAX / PAGE * PAGE, bytes};
     GW_EXPECT_EQ(gw_wish_check(t.memory.ram, &wrap, NULL), -EPROTO);
     rig_memory_fini(&t.memory);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define PAGE UINT64_C(4096)
 #define PAGES 4096
 
 struct bench {
@@ -113,7 +114,7 @@ GW_TEST(send, a_round_carries_every_dirty_page_once_and_ends_with_its_fence)
     gw_sender_stats(t.sender, &stats);
     GW_EXPECT_EQ(stats.normal_pages, normal);
     GW_EXPECT_EQ(stats.duplicate_pages, zero);
-    GW_EXPECT_EQ(stats.bytes, normal * GW_PAGE_BYTES);
+    GW_EXPECT_EQ(stats.bytes, normal * PAGE);
     GW_EXPECT_EQ(stats.zero_messages, t.sink->zero_number);
     GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_PUT), normal);
     GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_ZERO), zero);
@@ -169,7 +170,7 @@ GW_TEST_EACH(send, holes_are_said_where_the_target_is_not_fresh, sides)
         rig_write(t.block, 3000, 0);
         bench_begin(&t);
         t.block->fresh = fresh;
-        memset(t.sink->image[0], 0xee, PAGES * GW_PAGE_BYTES); /* what a used target holds */
+        memset(t.sink->image[0], 0xee, PAGES * PAGE); /* what a used target holds */
         gw_sender_begin(t.sender, 1, true);
         GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_IDLE);
         rig_sink_ack(t.sink, t.sink->zero_number);
@@ -224,18 +225,18 @@ GW_TEST(send, the_budget_holds_to_the_page)
     GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_BUDGET);
     GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_PUT), 0);
     uint64_t allowed = 0;
-    for (unsigned i = 0; allowed < 1000 * GW_PAGE_BYTES; i++) {
+    for (unsigned i = 0; allowed < 1000 * PAGE; i++) {
         uint64_t more = 1000 + i * 333;
         bucket.left += more;
         allowed += more;
         int state = rig_step(t.sender, 1000);
         GW_EXPECT(state == GW_SEND_BUDGET || state == GW_SEND_IDLE);
-        uint64_t pages = allowed / GW_PAGE_BYTES;
+        uint64_t pages = allowed / PAGE;
         GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_PUT), pages < 1000 ? pages : 1000);
         GW_EXPECT_EQ(gw_sender_remaining(t.sender), pages < 1000 ? 1000 - pages : 0);
     }
     GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_IDLE);
-    GW_EXPECT_EQ(bucket.granted - bucket.refunded, 1000 * GW_PAGE_BYTES);
+    GW_EXPECT_EQ(bucket.granted - bucket.refunded, 1000 * PAGE);
     GW_EXPECT(rig_sink_image_is_right(t.sink));
     bench_fini(&t);
 }
@@ -486,9 +487,9 @@ GW_TEST(sink_put, a_run_is_a_put_at_the_same_place)
     GW_EXPECT_EQ(said.fence_number, 77);
     GW_ASSERT_EQ(rig_endpoint_puts(ep), 1);
     const struct gw_put *put = rig_endpoint_put(ep, 0);
-    GW_EXPECT(put->local == t.memory.host[0] + 600 * GW_PAGE_BYTES);
-    GW_EXPECT_EQ(put->offset, (600 - 512) * GW_PAGE_BYTES); /* within the chunk's region */
-    GW_EXPECT_EQ(put->bytes, 10 * GW_PAGE_BYTES);
+    GW_EXPECT(put->local == t.memory.host[0] + 600 * PAGE);
+    GW_EXPECT_EQ(put->offset, (600 - 512) * PAGE); /* within the chunk's region */
+    GW_EXPECT_EQ(put->bytes, 10 * PAGE);
     GW_EXPECT(put->mr && put->rmr);
     rig_endpoint_complete(ep, 1, 0);
     GW_EXPECT_EQ(rig_step(t.sender, 100), GW_SEND_IDLE);
@@ -509,7 +510,8 @@ GW_TEST(sink_put, keeps_to_the_wires_limits_and_returns_every_run_once)
     GW_ASSERT(sink);
     struct gw_run runs[64];
     for (unsigned i = 0; i < 64; i++)
-        runs[i] = (struct gw_run){.block = t.block, .first_page = i * 2, .pages = 1, .tag = i};
+        runs[i] =
+            (struct gw_run){.block = t.block, .first_page = (uint64_t)i * 2, .pages = 1, .tag = i};
     GW_EXPECT_EQ(sink->ops->pages(sink, runs, 64), 32); /* the window; 8 to a call */
     GW_EXPECT_EQ(sink->ops->pages(sink, runs + 32, 32), 0);
     GW_EXPECT_EQ(sink->ops->in_flight(sink), 32);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PAGE UINT64_C(4096)
+
 static const char *const variants[] = {"scalar", "sse2", "avx2", "avx512", NULL};
 
 static void use(const char *name)
@@ -22,18 +24,18 @@ static void use(const char *name)
 
 static bool is_zero_by_memcmp(const void *page)
 {
-    static const char zeros[GW_PAGE_BYTES];
-    return memcmp(page, zeros, GW_PAGE_BYTES) == 0;
+    static const char zeros[PAGE];
+    return memcmp(page, zeros, PAGE) == 0;
 }
 
 GW_TEST_EACH(zero, one_byte_anywhere_is_seen, variants)
 {
     use(param);
-    unsigned char *page = aligned_alloc(GW_PAGE_BYTES, GW_PAGE_BYTES);
-    memset(page, 0, GW_PAGE_BYTES);
+    unsigned char *page = aligned_alloc(PAGE, PAGE);
+    memset(page, 0, PAGE);
     GW_EXPECT(gw_page_is_zero(page));
     srandom(7);
-    for (unsigned at = 0; at < GW_PAGE_BYTES; at++) {
+    for (unsigned at = 0; at < PAGE; at++) {
         page[at] = (unsigned char)(1 + random() % 255);
         if (gw_page_is_zero(page))
             GW_NOTE_FAILURE("byte %u is not seen", at);
@@ -50,29 +52,29 @@ GW_TEST_EACH(zero, agrees_with_memcmp_on_random_pages, variants)
 {
     use(param);
     const unsigned pages = 64;
-    unsigned char *memory = aligned_alloc(GW_PAGE_BYTES, pages * GW_PAGE_BYTES);
+    unsigned char *memory = aligned_alloc(PAGE, pages * PAGE);
     srandom(11);
     for (unsigned round = 0; round < 200; round++) {
-        memset(memory, 0, pages * GW_PAGE_BYTES);
+        memset(memory, 0, pages * PAGE);
         for (unsigned i = 0; i < pages; i++) {
             if (random() % 2)
-                memory[i * GW_PAGE_BYTES + (unsigned)random() % GW_PAGE_BYTES] = 1;
+                memory[i * PAGE + (unsigned)random() % PAGE] = 1;
             if (random() % 8 == 0)
-                memset(memory + (size_t)i * GW_PAGE_BYTES, 0xa5, GW_PAGE_BYTES);
+                memset(memory + (size_t)i * PAGE, 0xa5, PAGE);
         }
         for (unsigned i = 0; i < pages; i++) {
-            const unsigned char *page = memory + (size_t)i * GW_PAGE_BYTES;
+            const unsigned char *page = memory + (size_t)i * PAGE;
             GW_EXPECT_EQ(gw_page_is_zero(page), is_zero_by_memcmp(page));
         }
         for (uint32_t at = 0; at < pages;) {
             bool zero;
-            uint32_t alike = gw_zero_alike(memory + (size_t)at * GW_PAGE_BYTES, pages - at, &zero);
+            uint32_t alike = gw_zero_alike(memory + (size_t)at * PAGE, pages - at, &zero);
             GW_ASSERT(alike >= 1 && alike <= pages - at);
             for (uint32_t i = 0; i < alike; i++)
-                GW_EXPECT_EQ(is_zero_by_memcmp(memory + (size_t)(at + i) * GW_PAGE_BYTES), zero);
+                GW_EXPECT_EQ(is_zero_by_memcmp(memory + (size_t)(at + i) * PAGE), zero);
             at += alike;
             if (at < pages)
-                GW_EXPECT_NE(is_zero_by_memcmp(memory + (size_t)at * GW_PAGE_BYTES), zero);
+                GW_EXPECT_NE(is_zero_by_memcmp(memory + (size_t)at * PAGE), zero);
         }
     }
     free(memory);
@@ -81,10 +83,10 @@ GW_TEST_EACH(zero, agrees_with_memcmp_on_random_pages, variants)
 GW_TEST_EACH(zero, looks_at_its_page_and_not_beyond, variants)
 {
     use(param);
-    unsigned char *memory = aligned_alloc(GW_PAGE_BYTES, 3 * GW_PAGE_BYTES);
-    memset(memory, 0xff, 3 * GW_PAGE_BYTES);
-    memset(memory + GW_PAGE_BYTES, 0, GW_PAGE_BYTES);
-    GW_EXPECT(gw_page_is_zero(memory + GW_PAGE_BYTES));
+    unsigned char *memory = aligned_alloc(PAGE, 3 * PAGE);
+    memset(memory, 0xff, 3 * PAGE);
+    memset(memory + PAGE, 0, PAGE);
+    GW_EXPECT(gw_page_is_zero(memory + PAGE));
     free(memory);
 }
 
