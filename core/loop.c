@@ -60,6 +60,11 @@ void gw_loop_post(struct gw_loop *loop, struct gw_call *call)
     gw_inbox_push(&loop->inbox, &call->item);
 }
 
+void gw_loop_wake(struct gw_loop *loop)
+{
+    gw_inbox_wake(&loop->inbox);
+}
+
 int gw_loop_until(struct gw_loop *loop, bool (*done)(void *ctx), void *ctx, uint64_t deadline_ns)
 {
     for (;;) {

@@ -122,10 +122,11 @@ static int parse_quantity(const char *text, bool rate, uint64_t *value, struct g
     const char *what = rate ? "rate" : "size";
     char *end = NULL;
     double number = NAN;
-    if (text && ((text[0] >= '0' && text[0] <= '9') || text[0] == '.') && text[1] != 'x' &&
-        text[1] != 'X')
+    /* Digits and a point are all that a number has here: no sign, exponent, hex or infinity. */
+    size_t digits = text ? strspn(text, "0123456789.") : 0;
+    if (digits > 0)
         number = strtod(text, &end);
-    if (end && (strchr("eEpPnN", *end) == NULL || *end == '\0')) {
+    if (end && end == text + digits) {
         for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
             if (strcmp(end, units[i].text) != 0 || (units[i].rate_only && !rate))
                 continue;

@@ -210,7 +210,7 @@ static void sync_run(struct gw_job *job)
     sync->took_ns = gw_clock_ns() - begun;
 }
 
-static void record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns)
+void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns)
 {
     struct gw_sender_stats totals;
     uint64_t tx_bytes;
@@ -244,7 +244,7 @@ static void stalled(struct gw_source *src)
 {
     const struct gw_converge *facts = &src->converge;
     char why[160];
-    snprintf(why, sizeof(why), "dirties %.1f Gb/s, wire carries %.1f Gb/s",
+    snprintf(why, sizeof(why), "dirties %.2f Gb/s, wire carries %.2f Gb/s",
              (double)facts->dirty_rate * 8 / 1e9, (double)facts->bandwidth * 8 / 1e9);
     if (!src->stall_told)
         gw_source_tell(src, GW_EVENT_STALL, NULL, "%s", why);
@@ -293,7 +293,7 @@ static void judge(struct gw_source *src, uint64_t found)
         .max_bandwidth = src->params.max_bandwidth,
         .avail_switchover_bandwidth = src->params.avail_switchover_bandwidth,
     };
-    record_round(src, found, dirtied_ns);
+    gw_source_record_round(src, found, dirtied_ns);
     enum gw_converge_verdict verdict = gw_converge_judge(&src->converge, &facts, &limits);
     uint64_t expected = gw_converge_downtime_ns(&src->converge, &limits);
     pthread_mutex_lock(&src->stats_lock);

@@ -83,8 +83,10 @@ void gw_source_status(struct gw_source *src, enum gw_status status)
     bool changed = src->stats.status != status;
     src->stats.status = status;
     pthread_mutex_unlock(&src->stats_lock);
+    bool failing = status == GW_STATUS_FAILING || status == GW_STATUS_CANCELLING;
     if (changed)
-        gw_source_tell(src, GW_EVENT_STATUS, NULL, "%s", gw_status_name(status));
+        gw_source_tell(src, GW_EVENT_STATUS, failing ? &src->err : NULL, "%s",
+                       gw_status_name(status));
 }
 
 /* ---- jobs and callbacks ------------------------------------------------------------------------------ */
@@ -168,7 +170,7 @@ void gw_source_fail(struct gw_source *src, const struct gw_error *err)
     gw_error_phase(&src->err, gw_status_name(src->stats.status));
     gw_error_place(&src->err, "%s", src->uri.text);
     src->end_status = err->rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
-    gw_log_warn(&src->log, "source", "%s", src->err.message);
+    gw_log_debug(&src->log, "source", "%s", src->err.message);
     back_out(src);
 }
 
@@ -357,10 +359,12 @@ static void over(struct gw_source *src)
     src->result = completed ? 0 : src->err.rc ? src->err.rc : -EIO;
     pthread_mutex_unlock(&src->stats_lock);
     gw_source_status(src, src->end_status);
+    /* Release: whoever sees running false sees the result. Before ENDED is told: who hears that may
+     * wait, start or free at once. */
+    atomic_store_explicit(&src->running, false, memory_order_release);
     gw_source_tell(src, GW_EVENT_ENDED, completed ? NULL : &src->err, "%s",
                    gw_status_name(src->end_status));
-    /* Release: whoever sees running false sees the result. */
-    atomic_store_explicit(&src->running, false, memory_order_release);
+    gw_loop_wake(src->loop);
 }
 
 static void cleanup_done(struct gw_mail *mail, void *engine)

@@ -209,6 +209,8 @@ int gw_source_open_channel(struct gw_source *src, struct gw_error *err);
 void gw_source_first_round(struct gw_source *src);
 void gw_source_begin_round(struct gw_source *src, bool final);
 void gw_source_begin_sync(struct gw_source *src, bool final);
+/* @found pages were newly dirty at the sync after it, dirtied in @dirtied_ns; 0, 0: no such sync. */
+void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns);
 void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number);
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err);
 void gw_source_on_joined(struct gw_source *src, uint32_t number);

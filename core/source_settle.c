@@ -126,6 +126,7 @@ static void tell_unknown(struct gw_source *src)
     gw_error_copy(&src->result_err, &err);
     pthread_mutex_unlock(&src->stats_lock);
     atomic_store_explicit(&src->unknown, true, memory_order_release);
+    gw_loop_wake(src->loop);
     gw_source_tell(src, GW_EVENT_UNKNOWN, &err, "%s", err.message);
 }
 
@@ -135,6 +136,7 @@ static void tell_retake(struct gw_source *src)
     gw_error_copy(&src->result_err, &src->err);
     pthread_mutex_unlock(&src->stats_lock);
     atomic_store_explicit(&src->stuck, true, memory_order_release);
+    gw_loop_wake(src->loop);
     gw_source_tell(src, GW_EVENT_RETAKE, &src->err, "%s", src->err.message);
 }
 

@@ -213,6 +213,8 @@ void gw_source_final_fenced(struct gw_source *src)
     pthread_mutex_lock(&src->stats_lock);
     src->stats.downtime.puts_ns = src->final_put_ns - src->round_begun_ns;
     pthread_mutex_unlock(&src->stats_lock);
+    src->round_busy_ns = src->final_put_ns - src->round_begun_ns;
+    gw_source_record_round(src, 0, 0);
     begin_stream(src);
 }
 

@@ -67,8 +67,10 @@ void gw_target_status(struct gw_target *tgt, enum gw_status status)
     bool changed = tgt->stats.status != status;
     tgt->stats.status = status;
     pthread_mutex_unlock(&tgt->stats_lock);
+    bool failing = status == GW_STATUS_FAILING || status == GW_STATUS_CANCELLING;
     if (changed)
-        gw_target_tell(tgt, GW_EVENT_STATUS, NULL, "%s", gw_status_name(status));
+        gw_target_tell(tgt, GW_EVENT_STATUS, failing ? &tgt->err : NULL, "%s",
+                       gw_status_name(status));
 }
 
 /* ---- jobs and callbacks ------------------------------------------------------------------------------ */
@@ -145,7 +147,7 @@ void gw_target_fail(struct gw_target *tgt, const struct gw_error *err)
     gw_error_copy(&tgt->err, err);
     gw_error_phase(&tgt->err, gw_status_name(tgt->stats.status));
     gw_error_place(&tgt->err, "%s", tgt->uri_text);
-    gw_log_warn(&tgt->log, "target", "%s", tgt->err.message);
+    gw_log_debug(&tgt->log, "target", "%s", tgt->err.message);
     if (!tgt->in_session) {
         tgt->end_status = err->rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
         gw_target_finish(tgt);
@@ -175,7 +177,7 @@ static void link_lost(struct gw_target *tgt, const struct gw_error *err)
         gw_error_phase(&tgt->err, gw_status_name(tgt->stats.status));
         gw_error_place(&tgt->err, "%s", tgt->uri_text);
     }
-    gw_log_warn(&tgt->log, "target", "lost the source: %s", err->message);
+    gw_log_debug(&tgt->log, "target", "lost the source: %s", err->message);
     gw_target_event(tgt, GW_HTE_LINK_LOST);
 }
 
@@ -337,10 +339,12 @@ static void over(struct gw_target *tgt)
     tgt->result = completed ? 0 : tgt->err.rc;
     pthread_mutex_unlock(&tgt->stats_lock);
     gw_target_status(tgt, tgt->end_status);
+    /* Release: whoever sees running false sees the result. Before ENDED is told: who hears that may
+     * wait, listen or free at once. */
+    atomic_store_explicit(&tgt->running, false, memory_order_release);
     gw_target_tell(tgt, GW_EVENT_ENDED, completed ? NULL : &tgt->err, "%s",
                    gw_status_name(tgt->end_status));
-    /* Release: whoever sees running false sees the result. */
-    atomic_store_explicit(&tgt->running, false, memory_order_release);
+    gw_loop_wake(tgt->loop);
 }
 
 static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)

@@ -66,6 +66,7 @@ static void acquire_finished(struct gw_target *tgt, int rc)
         gw_error_copy(&tgt->err, &tgt->call.err);
         gw_error_phase(&tgt->err, "device");
         atomic_store_explicit(&tgt->resolve_answer, rc, memory_order_release);
+        gw_loop_wake(tgt->loop);
     }
     gw_target_event(tgt, rc < 0 ? GW_HTE_ACQUIRE_FAILED : GW_HTE_ACQUIRED);
 }
@@ -106,6 +107,7 @@ static void decided(struct gw_target *tgt, enum gw_outcome outcome)
     int pending = 1; /* gw_target_resolve() waits, if it is what decided */
     atomic_compare_exchange_strong_explicit(&tgt->resolve_answer, &pending, 0, memory_order_release,
                                             memory_order_relaxed);
+    gw_loop_wake(tgt->loop);
     if (outcome == GW_OUTCOME_RUNNING)
         gw_error_clear(&tgt->err);
     else
@@ -255,6 +257,7 @@ static void take_claim(struct gw_target *tgt)
     gw_target_event(tgt, GW_HTE_CLAIMED);
     atomic_store_explicit(&tgt->claim, tgt->hs == GW_HT_CLAIMED ? GW_CLAIM_DONE : GW_CLAIM_REFUSED,
                           memory_order_release);
+    gw_loop_wake(tgt->loop);
 }
 
 static void take_resolution(struct gw_target *tgt)
