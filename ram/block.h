@@ -33,7 +33,8 @@ struct gw_block {
     bool fresh;            /* target: nothing was populated when the block was offered;
                             * source: the target said so, hence its holes are zero already */
     struct gw_rmr *rmr;    /* source, stream wires: the whole block at the peer */
-    struct gw_mr *mr;      /* target, stream wires: the whole block, registered for the peer */
+    struct gw_mr *mr;      /* target, stream wires: the whole block, registered for the peer; every
+                            * put is told to the placer then, as it is not on a one-sided wire */
 };
 
 struct gw_stripe {

@@ -28,8 +28,7 @@ static bool is_own_range(const struct gw_placer *placer, uint32_t block_id, uint
 
 static int place_check(void *ctx, uint32_t region, uint64_t offset, uint32_t bytes)
 {
-    struct gw_placer *placer = ctx;
-    placer->sees_puts = true;
+    const struct gw_placer *placer = ctx;
     if (offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES)
         return -EPROTO;
     return is_own_range(placer, region, offset / GW_PAGE_BYTES, bytes / GW_PAGE_BYTES) ? 0
@@ -95,7 +94,7 @@ static int place_run(struct gw_placer *placer, const struct gw_zero_run *run, st
                        run->block, run->first_page, run->pages, placer->owner + 1);
     struct gw_block *block = gw_ram_block(placer->ram, run->block);
     gw_assert(block->received);
-    if (placer->sees_puts) {
+    if (block->mr) { /* a stream wire, which tells of every put */
         clear_marked(block, block->received, run->first_page, run->pages);
         if (block->stale)
             clear_marked(block, block->stale, run->first_page, run->pages);

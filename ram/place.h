@@ -13,9 +13,6 @@
 struct gw_placer {
     struct gw_ram *ram;
     unsigned owner; /* page endpoint index - 1 */
-    /* Set by the first check(): this wire tells of every put (a one-sided one never does), so what a
-     * zero run has to look at is known from the bits, without asking the kernel. */
-    bool sees_puts;
     uint64_t placed_pages;
     uint64_t zero_pages;
 };
