@@ -278,6 +278,8 @@ static void acknowledge(struct gw_source *src)
     msg.u.token = src->token;
     if (src->prepare_sent)
         gw_source_say(src, &msg);
+    src->abort_heard = true;
+    src->linger_until_ns = 0;
 }
 
 static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
@@ -309,7 +311,7 @@ void gw_source_finish(struct gw_source *src, enum gw_status status)
     src->end_status = status;
     src->step = GW_SRC_LINGER;
     /* Only a peer that still listens gets the last message: give it a moment to close. */
-    src->linger_until_ns = gw_clock_ns() + LINGER_NS;
+    src->linger_until_ns = src->abort_heard ? 0 : gw_clock_ns() + LINGER_NS;
 }
 
 static void stop_pages(struct gw_source *src)

@@ -163,6 +163,7 @@ struct gw_source {
 
     /* settle */
     bool link_up, asking_timer_runs;
+    bool abort_heard; /* the target has answered our ABORT: nothing more is to be said */
     uint32_t attempt;
     uint64_t settle_left_ns, settle_seen_ns, linger_until_ns;
     enum gw_status end_status;

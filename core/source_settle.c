@@ -274,6 +274,7 @@ void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
                                                                        : GW_HSE_SAID_DECLINED);
         return;
     }
+    src->abort_heard = true; /* it has decided already: our ABORT needs no answer */
     gw_source_fail(src, &err);
 }
 
