@@ -75,7 +75,8 @@ void gw_source_begin_round(struct gw_source *src, bool final)
     src->round++;
     src->fenced_count = 0;
     src->joined = false;
-    src->round_dirty_pages = dirty;
+    /* The first pass accounts for every page: holes leave as zeros without ever having a bit. */
+    src->round_dirty_pages = src->round == 1 ? gw_ram_bytes(src->ram) / GW_PAGE_BYTES : dirty;
     src->round_bytes_before = totals.bytes;
     src->round_normal_before = totals.normal_pages;
     src->round_duplicate_before = totals.duplicate_pages;

@@ -338,6 +338,8 @@ static void ready_run(struct gw_job *job)
     struct gw_error *err = &tgt->work.err;
     gw_error_clear(err);
     tgt->work.rc = gw_ram_target_begin(tgt->ram, err);
+    if (gw_wire_flags(tgt->uri.scheme) & GW_EP_ONE_SIDED)
+        return; /* chunks are registered as they are wished for */
     for (unsigned i = 0; tgt->work.rc == 0 && i < gw_ram_block_count(tgt->ram); i++) {
         struct gw_block *block = gw_ram_block(tgt->ram, i);
         struct gw_mr_desc desc = {.addr = block->desc.host,
