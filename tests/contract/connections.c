@@ -229,8 +229,10 @@ GW_TEST_EACH(connect, ten_thousand_half_prefaces_keep_nobody_out, gw_test_stream
     for (unsigned i = 0; i < count; i++) {
         fds[i] = rig_raw(&rig, NULL);
         rig_raw_write(fds[i], "GODWIT", 6);
-        if (i % 100 == 0)
+        if (i % 100 == 99) { /* a backlog that is full would stop the strangers, not us */
+            rig_listener_doze(&rig);
             rig_accept(&rig);
+        }
     }
     uint64_t start = gw_clock_ns();
     GW_EXPECT_EQ(rig_connect(&rig, &rig.source_config, &rig.source, &rig.target, &err), 0);

@@ -165,7 +165,7 @@ struct gw_endpoint *rig_accept(struct rig *rig)
     return ep;
 }
 
-static void listener_doze(struct rig *rig)
+void rig_listener_doze(struct rig *rig)
 {
     struct pollfd fds[2];
     uint64_t wake_ns = gw_clock_ns() + 2 * GW_NS_PER_MS;
@@ -183,7 +183,7 @@ struct gw_endpoint *rig_accept_wait(struct rig *rig)
         struct gw_endpoint *ep = rig_accept(rig);
         if (ep)
             return ep;
-        listener_doze(rig);
+        rig_listener_doze(rig);
     }
     GW_NOTE_FAILURE("nobody connected");
     return NULL;
@@ -221,7 +221,7 @@ int rig_connect(struct rig *rig, const struct gw_wire_config *config, struct gw_
         if (!got)
             got = rig_accept(rig);
         if (!ended)
-            listener_doze(rig);
+            rig_listener_doze(rig);
     }
     pthread_join(thread, NULL);
     close(dial.done[0]);
@@ -312,7 +312,8 @@ unsigned rig_put_all(struct rig *rig, const struct gw_put *puts, unsigned count)
         completed += got > 0 ? (unsigned)got : 0;
         if (put == 0 && got == 0) {
             uint8_t none[1];
-            GW_EXPECT_EQ(gw_recv(rig->target, none, 0), -EAGAIN);
+            if (!GW_EXPECT_EQ(gw_recv(rig->target, none, 0), -EAGAIN))
+                break;
             nudge(rig->source);
             nudge(rig->target);
         }

@@ -44,6 +44,7 @@ int rig_connect(struct rig *rig, const struct gw_wire_config *config, struct gw_
 /* One step of the listener; *ep or NULL. */
 struct gw_endpoint *rig_accept(struct rig *rig);
 struct gw_endpoint *rig_accept_wait(struct rig *rig);
+void rig_listener_doze(struct rig *rig); /* at most 2 ms */
 
 /* Sleep as an owner does, for at most 20 ms. */
 void rig_doze(struct gw_endpoint *ep);
