@@ -7,14 +7,14 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
     [GW_CODE_LIMIT] = "raise the limit that is named, at the side that named it",
     [GW_CODE_UNSUPPORTED] =
         "run the same version of godwit at both ends, or drop the feature named",
-    [GW_CODE_CONNECT] = "is the target listening there, and does a firewall let it through? "
-                        "`godwit doctor URI` looks",
+    [GW_CODE_CONNECT] = ("is the target listening there, and does a firewall let it through? "
+                         "`godwit doctor URI` looks"),
     [GW_CODE_REFUSED] = "the target's log says why; the guest runs on here",
     [GW_CODE_PROTOCOL] =
         "the other end is not a godwit of a version that fits, or the wire corrupts: "
         "compare versions at both ends",
-    [GW_CODE_PEER_LOST] = "the guest runs on here; look at the target's log and the network, then "
-                          "migrate again",
+    [GW_CODE_PEER_LOST] = ("the guest runs on here; look at the target's log and the network, then "
+                           "migrate again"),
     [GW_CODE_TIMEOUT] =
         "the guest runs on here; raise the time-out that is named, or find what is slow",
     [GW_CODE_CANCELLED] = "the guest runs on here",
@@ -25,8 +25,9 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
     [GW_CODE_DIGEST] =
         "keep the logs of both sides: this is a fault of godwit or of a host's memory; "
         "the guest runs on here",
-    [GW_CODE_DECLINED] = "the guest runs on here; mend what kept the target from taking it (a disk "
-                         "lock is the commonest), then migrate again",
+    [GW_CODE_DECLINED] =
+        ("the guest runs on here; mend what kept the target from taking it (a disk "
+         "lock is the commonest), then migrate again"),
     [GW_CODE_VOID] = "the guest runs on here; the target's log says why it let go",
     [GW_CODE_IO] = "the guest runs on here; mend what the system call says, then migrate again",
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
@@ -42,8 +43,8 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_PROTOCOL] =
         "the other end is not a godwit of a version that fits, or the wire corrupts: "
         "compare versions at both ends",
-    [GW_CODE_PEER_LOST] = "the guest was discarded here and goes on at the source, if that lives; "
-                          "look at its log and the network, listen again",
+    [GW_CODE_PEER_LOST] = ("the guest was discarded here and goes on at the source, if that lives; "
+                           "look at its log and the network, listen again"),
     [GW_CODE_TIMEOUT] = "raise the time-out that is named, or find what is slow",
     [GW_CODE_CANCELLED] = "the guest goes on at the source",
     [GW_CODE_BLOCK] = "give this side memory of the names and sizes that the source offers",

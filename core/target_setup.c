@@ -465,6 +465,8 @@ static void prefault_done(struct gw_mail *mail, void *engine)
 
 static void next_prefault(struct gw_target *tgt)
 {
+    if (!tgt->wishes)
+        return;
     for (unsigned i = 0; i < GW_PREFAULT_JOBS; i++) {
         struct gw_target_job *work = &tgt->prefault[i];
         if (work->busy || tgt->wish_count == 0 || tgt->step != GW_TGT_ACTIVE)
