@@ -11,8 +11,6 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
                          "`godwit doctor URI` looks"),
     [GW_CODE_REFUSED] = "the target's log says why; the guest runs on here",
     [GW_CODE_PROTOCOL] = "compare godwit's versions at both ends; if they agree, the wire corrupts",
-    or the wire corrupts : "
-                           "compare versions at both ends",
     [GW_CODE_PEER_LOST] = ("the guest runs on here; look at the target's log and the network, then "
                            "migrate again"),
     [GW_CODE_TIMEOUT] =
@@ -41,8 +39,6 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_LISTEN] = "choose an address and port of this host that nobody uses",
     [GW_CODE_REFUSED] = "the source's log says why",
     [GW_CODE_PROTOCOL] = "compare godwit's versions at both ends; if they agree, the wire corrupts",
-    or the wire corrupts : "
-                           "compare versions at both ends",
     [GW_CODE_PEER_LOST] = ("the guest was discarded here and goes on at the source, if that lives; "
                            "look at its log and the network, listen again"),
     [GW_CODE_TIMEOUT] = "raise the time-out that is named, or find what is slow",
