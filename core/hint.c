@@ -20,9 +20,7 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
     [GW_CODE_DEVICE] = "start the target with the same devices and versions as the source",
     [GW_CODE_GUEST] = "see what the guest's own callback says",
     [GW_CODE_DIRTY] = "`godwit doctor` shows which dirty tracking works here",
-    [GW_CODE_DIGEST] =
-        "keep the logs of both sides: this is a fault of godwit or of a host's memory; "
-        "the guest runs on here",
+    [GW_CODE_DIGEST] = "the guest runs on here; keep both logs: a fault of godwit or of a memory",
     [GW_CODE_DECLINED] =
         ("the guest runs on here; mend what kept the target from taking it (a disk "
          "lock is the commonest), then migrate again"),
@@ -46,9 +44,7 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_BLOCK] = "give this side memory of the names and sizes that the source offers",
     [GW_CODE_DEVICE] = "start this side with the same devices and versions as the source",
     [GW_CODE_GUEST] = "see what the guest's own callback says",
-    [GW_CODE_DIGEST] =
-        "keep the logs of both sides: this is a fault of godwit or of a host's memory; "
-        "the guest goes on at the source",
+    [GW_CODE_DIGEST] = "it goes on at the source; keep both logs: a fault of godwit or of a memory",
     [GW_CODE_VOID] = "the guest goes on at the source",
     [GW_CODE_IO] = "mend what the system call says, listen again; the guest goes on at the source",
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
