@@ -41,8 +41,11 @@ static void must(int rc, const struct gw_error *err)
 {
     if (rc >= 0)
         return;
-    fprintf(stderr, "embed: %s: %s %s %s\n", gw_code_name(err->code), err->message, err->peer,
-            err->hint);
+    fprintf(stderr, "embed: %s: %s\n", gw_code_name(err->code), err->message);
+    if (err->peer[0])
+        fprintf(stderr, "  the peer: %s\n", err->peer);
+    if (err->hint[0])
+        fprintf(stderr, "  hint: %s\n", err->hint);
     exit(1);
 }
 
@@ -193,6 +196,8 @@ static int send_to(const char *uri)
     struct gw_source *src;
     struct gw_dirty *dirty;
 
+    if (!m.memory)
+        must(gw_error_set(&err, -ENOMEM, GW_CODE_NO_MEMORY, "mmap"), &err);
     run_vcpu(&m, 1000000);
     must(gw_loop_new(&config.loop, &err), &err);
     must(gw_source_new(&config, &src, &err), &err);
