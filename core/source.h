@@ -105,9 +105,10 @@ struct gw_source {
     _Atomic bool unknown; /* the outcome is reported unknown */
     _Atomic bool stuck;   /* retake or resume failed */
     _Atomic bool continue_asked;
-    _Atomic bool abandoned;    /* gw_source_free(): end even if the outcome is unknown */
-    _Atomic int resolution;    /* 0, or 1 + enum gw_source_resolution, taken by the engine */
-    _Atomic int calls_in_loop; /* posted and not yet run; free waits for 0 */
+    _Atomic bool abandoned;     /* gw_source_free(): end even if the outcome is unknown */
+    _Atomic int resolution;     /* 0, or 1 + enum gw_source_resolution, taken by the engine */
+    _Atomic int resolve_answer; /* 1: the engine has not acted; else gw_source_resolve()'s rc */
+    _Atomic int calls_in_loop;  /* posted and not yet run; free waits for 0 */
 
     pthread_mutex_t params_lock;
     struct gw_params params_live; /* guarded by params_lock: as set; params is the engine's copy */
@@ -140,6 +141,7 @@ struct gw_source {
 
     struct gw_source_call call;
     bool paused;
+    bool released; /* release() was called, and retake() has not succeeded since */
 
     /* rounds */
     uint32_t round; /* number of the current fence; 1 is the first */
@@ -169,7 +171,8 @@ struct gw_source {
     enum gw_status end_status;
     bool cancelled_by_us;
 
-    struct gw_error err; /* the first failure */
+    struct gw_error err;       /* the first failure */
+    struct gw_error stuck_err; /* why the guest could not be taken back or resumed */
 
     pthread_mutex_t stats_lock;
     struct gw_stats stats; /* guarded by stats_lock, as is all below */

@@ -102,6 +102,7 @@ static void reset(struct gw_source *src)
     atomic_store_explicit(&src->continue_asked, false, memory_order_relaxed);
     atomic_store_explicit(&src->abandoned, false, memory_order_relaxed);
     atomic_store_explicit(&src->resolution, 0, memory_order_relaxed);
+    atomic_store_explicit(&src->resolve_answer, 0, memory_order_relaxed);
     src->started_ns = gw_clock_ns();
     src->step = GW_SRC_CONNECT;
     src->hs = GW_HS_PRECOPY;
@@ -110,7 +111,7 @@ static void reset(struct gw_source *src)
     src->connect_again_ns = src->started_ns;
     src->connect_until_ns = src->started_ns + src->params.connect_timeout_ms * GW_NS_PER_MS;
     src->offer_next = 0;
-    src->paused = false;
+    src->paused = src->released = false;
     src->round = 0;
     src->fenced_count = 0;
     src->joined = src->stall_told = src->wishes_done = false;
@@ -180,6 +181,8 @@ int gw_source_cancel(struct gw_source *src)
 {
     if (!is_running(src))
         return src->thread_runs ? -EALREADY : -ENOENT;
+    if (atomic_load_explicit(&src->stuck, memory_order_acquire))
+        return -EALREADY; /* it has failed; only gw_source_resolve() ends it */
     int expected = GW_DECIDED_NOTHING;
     /* Pairs with the engine's compare-exchange before COMMIT: exactly one of the two wins. */
     atomic_compare_exchange_strong_explicit(&src->decision, &expected, GW_DECIDED_CANCEL,
@@ -212,12 +215,16 @@ int gw_source_set(struct gw_source *src, const char *name, const char *value, st
     return rc;
 }
 
-static bool resolution_taken(void *ctx)
+static bool resolve_answered(void *ctx)
 {
     struct gw_source *src = ctx;
-    return !is_running(src) || (atomic_load_explicit(&src->resolution, memory_order_acquire) == 0 &&
-                                (atomic_load_explicit(&src->stuck, memory_order_acquire) ||
-                                 atomic_load_explicit(&src->unknown, memory_order_acquire)));
+    return !is_running(src) ||
+           atomic_load_explicit(&src->resolve_answer, memory_order_acquire) != 1;
+}
+
+static int refuse_settled(struct gw_error *err)
+{
+    return gw_fail_code(err, -EALREADY, GW_CODE_INVALID, "it has settled meanwhile");
 }
 
 int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolution,
@@ -225,26 +232,25 @@ int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolutio
 {
     bool unknown = atomic_load_explicit(&src->unknown, memory_order_acquire);
     bool stuck = atomic_load_explicit(&src->stuck, memory_order_acquire);
-    if (!is_running(src))
-        return src->thread_runs
-                   ? gw_fail_code(err, -EALREADY, GW_CODE_INVALID, "it has settled meanwhile")
-                   : gw_fail(err, -EINVAL, "source: nothing to resolve");
+    if (!is_running(src) && src->thread_runs)
+        return refuse_settled(err);
     if (!unknown && !(stuck && resolution == GW_RESOLVE_RESUME))
         return gw_fail(err, -EINVAL, "source: nothing to resolve");
-    /* The flags are cleared before the engine is asked, so that they show its answer. */
-    atomic_store_explicit(&src->stuck, false, memory_order_relaxed);
-    atomic_store_explicit(&src->unknown, false, memory_order_relaxed);
+    atomic_store_explicit(&src->resolve_answer, 1, memory_order_relaxed);
     atomic_store_explicit(&src->resolution, 1 + (int)resolution, memory_order_release);
     gw_inbox_wake(&src->inbox);
-    gw_loop_until(src->loop, resolution_taken, src, GW_NEVER_NS);
-    pthread_mutex_lock(&src->stats_lock);
-    enum gw_status status = src->stats.status;
-    if (is_running(src))
+    gw_loop_until(src->loop, resolve_answered, src, GW_NEVER_NS);
+    int rc = atomic_load_explicit(&src->resolve_answer, memory_order_acquire);
+    if (rc == 1) /* over: by this word, if the engine took it */
+        rc = atomic_load_explicit(&src->resolution, memory_order_acquire) == 0 ? 0 : -EALREADY;
+    if (rc == -EALREADY)
+        return refuse_settled(err);
+    if (rc < 0) {
+        pthread_mutex_lock(&src->stats_lock);
+        gw_error_clear(err);
         gw_error_copy(err, &src->result_err);
-    int rc = is_running(src) ? src->result_err.rc : 0;
-    pthread_mutex_unlock(&src->stats_lock);
-    if (rc == 0 && status == GW_STATUS_COMPLETED)
-        return gw_fail_code(err, -EALREADY, GW_CODE_INVALID, "it completed meanwhile");
+        pthread_mutex_unlock(&src->stats_lock);
+    }
     return rc;
 }
 

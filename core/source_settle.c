@@ -15,9 +15,11 @@ static int release_run(struct gw_source *src, struct gw_error *err)
     return src->ops.release ? src->ops.release(src->ctx, err) : 0;
 }
 
+/* The way back leads here whether or not release() was called: only what it may have given up is
+ * taken back. */
 static int retake_run(struct gw_source *src, struct gw_error *err)
 {
-    return src->ops.retake ? src->ops.retake(src->ctx, err) : 0;
+    return src->released && src->ops.retake ? src->ops.retake(src->ctx, err) : 0;
 }
 
 static int resume_run(struct gw_source *src, struct gw_error *err)
@@ -31,8 +33,7 @@ static void release_finished(struct gw_source *src, int rc)
     src->stats.downtime.release_ns = src->call.took_ns;
     pthread_mutex_unlock(&src->stats_lock);
     if (rc < 0) {
-        if (!gw_error_is_set(&src->err))
-            gw_error_copy(&src->err, &src->call.err);
+        gw_source_fail(src, &src->call.err);
         gw_source_event(src, GW_HSE_RELEASE_FAILED);
         return;
     }
@@ -49,18 +50,23 @@ static void release_finished(struct gw_source *src, int rc)
     gw_source_event(src, GW_HSE_RELEASED);
 }
 
+/* Why it is stuck. What made the migration fail stays in src->err: that is its result, once the guest
+ * runs again. */
 static void keep_error(struct gw_source *src)
 {
-    gw_error_copy(&src->err, &src->call.err);
-    src->err.code = GW_CODE_RETAKE;
-    gw_error_hint(&src->err, "the guest stays paused here: mend the cause and call "
-                             "gw_source_resolve(GW_RESOLVE_RESUME)");
+    src->stuck_err = src->call.err;
+    src->stuck_err.code = GW_CODE_RETAKE;
+    gw_error_phase(&src->stuck_err, "device");
+    gw_error_hint(&src->stuck_err, "the guest stays paused here: mend the cause and call "
+                                   "gw_source_resolve(GW_RESOLVE_RESUME)");
 }
 
 static void retake_finished(struct gw_source *src, int rc)
 {
     if (rc < 0)
         keep_error(src);
+    else
+        src->released = false;
     gw_source_event(src, rc < 0 ? GW_HSE_RETAKE_FAILED : GW_HSE_RETAKEN);
 }
 
@@ -130,14 +136,23 @@ static void tell_unknown(struct gw_source *src)
     gw_source_tell(src, GW_EVENT_UNKNOWN, &err, "%s", err.message);
 }
 
+/* gw_source_resolve() waits for this, if it is what the engine acts on. */
+static void answer_resolve(struct gw_source *src, int rc)
+{
+    int pending = 1;
+    atomic_compare_exchange_strong_explicit(&src->resolve_answer, &pending, rc,
+                                            memory_order_release, memory_order_relaxed);
+    gw_loop_wake(src->loop);
+}
+
 static void tell_retake(struct gw_source *src)
 {
     pthread_mutex_lock(&src->stats_lock);
-    gw_error_copy(&src->result_err, &src->err);
+    src->result_err = src->stuck_err;
     pthread_mutex_unlock(&src->stats_lock);
     atomic_store_explicit(&src->stuck, true, memory_order_release);
-    gw_loop_wake(src->loop);
-    gw_source_tell(src, GW_EVENT_RETAKE, &src->err, "%s", src->err.message);
+    answer_resolve(src, src->stuck_err.rc);
+    gw_source_tell(src, GW_EVENT_RETAKE, &src->stuck_err, "%s", src->stuck_err.message);
 }
 
 static void commit(struct gw_source *src)
@@ -159,8 +174,10 @@ static void act(struct gw_source *src, uint32_t actions)
         say_ask(src);
     if (actions & GW_HSA_RECONNECT)
         reconnect(src);
-    if (actions & GW_HSA_CALL_RELEASE)
+    if (actions & GW_HSA_CALL_RELEASE) {
+        src->released = true; /* from here on some of it may be */
         gw_source_ask(src, release_run, release_finished);
+    }
     if (actions & GW_HSA_CALL_RETAKE)
         gw_source_ask(src, retake_run, retake_finished);
     if (actions & GW_HSA_CALL_RESUME)
@@ -293,12 +310,21 @@ static void take_resolution(struct gw_source *src)
     int wanted = atomic_exchange_explicit(&src->resolution, 0, memory_order_acq_rel);
     if (wanted == 0)
         return;
+    bool resume = wanted == 1 + GW_RESOLVE_RESUME;
+    if (src->hs != GW_HS_UNKNOWN && !(src->hs == GW_HS_STUCK && resume)) {
+        answer_resolve(src, -EALREADY); /* the target's word came first */
+        return;
+    }
     if (src->hs == GW_HS_UNKNOWN) {
+        gw_error_clear(&src->err);
+        gw_fail_code(&src->err, -ECONNABORTED, GW_CODE_UNKNOWN,
+                     "the outcome was not heard; by the operator's word the guest %s",
+                     resume ? "goes on here" : "was given up here");
+        gw_error_phase(&src->err, "device");
         src->end_status = GW_STATUS_FAILED;
         gw_source_close_link(src);
     }
-    gw_source_event(src, wanted == 1 + GW_RESOLVE_RESUME ? GW_HSE_RESOLVE_RESUME
-                                                         : GW_HSE_RESOLVE_ABANDON);
+    gw_source_event(src, resume ? GW_HSE_RESOLVE_RESUME : GW_HSE_RESOLVE_ABANDON);
 }
 
 uint64_t gw_source_settle_step(struct gw_source *src, uint64_t now_ns)
