@@ -370,12 +370,17 @@ static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
 
 /* ---- the step ----------------------------------------------------------------------------------------------------- */
 
-static void take_cancel(struct gw_target *tgt)
+void gw_target_take_cancel(struct gw_target *tgt)
 {
     struct gw_error err = GW_ERROR_INIT;
-    if (!atomic_exchange_explicit(&tgt->cancelled, false, memory_order_acq_rel))
+    if (atomic_load_explicit(&tgt->decision, memory_order_acquire) != GW_TARGET_CANCELLED)
         return;
     gw_fail(&err, -ECANCELED, "cancelled at the target");
+    if (tgt->hs == GW_HT_CLAIMED) {
+        gw_error_clear(&tgt->err);
+        gw_error_copy(&tgt->err, &err);
+        gw_target_event(tgt, GW_HTE_RESOLVE_DISCARD);
+    }
     gw_target_fail(tgt, &err);
 }
 
@@ -395,7 +400,7 @@ static void take_abandon(struct gw_target *tgt)
 uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
 {
     gw_mail_drain(&tgt->inbox, tgt);
-    take_cancel(tgt);
+    gw_target_take_cancel(tgt);
     take_abandon(tgt);
     uint64_t wake_ns = step_link(tgt, now_ns);
     if (tgt->step < GW_TGT_LINGER) {
@@ -410,6 +415,13 @@ uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
         wake_ns = gw_min_u64(wake_ns, now_ns + 50 * GW_NS_PER_MS);
     }
     return wake_ns;
+}
+
+/* While an operator decides, whoever connects waits in the backlog. */
+static bool is_listening(const struct gw_target *tgt)
+{
+    return tgt->listener && tgt->step < GW_TGT_LINGER && tgt->hs != GW_HT_CLAIMED &&
+           tgt->hs != GW_HT_CLAIM_TAKES;
 }
 
 void *gw_target_thread(void *arg)
@@ -428,7 +440,8 @@ void *gw_target_thread(void *arg)
         if (tgt->control)
             count += gw_ep_arm(tgt->control, &fds[count], 3, &wake_ns);
         at[n++] = count;
-        if (tgt->listener && tgt->step < GW_TGT_LINGER)
+        bool listening = is_listening(tgt);
+        if (listening)
             count += gw_listener_arm(tgt->listener, &fds[count], 16, &wake_ns);
         at[n++] = count;
         for (unsigned i = 0; i < tgt->candidate_count; i++) {
@@ -440,7 +453,7 @@ void *gw_target_thread(void *arg)
         gw_clock_poll(fds, (unsigned)count, wake_ns);
         if (tgt->control)
             gw_ep_awake(tgt->control, &fds[1], (unsigned)(at[0] - 1));
-        if (tgt->listener && tgt->step < GW_TGT_LINGER)
+        if (listening)
             gw_listener_awake(tgt->listener, &fds[at[0]], (unsigned)(at[1] - at[0]));
         for (unsigned i = 0; i < tgt->candidate_count; i++)
             gw_ep_awake(tgt->candidates[i].ep, &fds[at[1 + i]], (unsigned)(at[2 + i] - at[1 + i]));

@@ -39,6 +39,9 @@ enum gw_target_step {
     GW_TGT_OVER,
 };
 
+/* Cancel and COMMIT (or an operator's RUN) race here, by one compare-exchange. */
+enum gw_target_decision { GW_TARGET_OPEN, GW_TARGET_CANCELLED, GW_TARGET_COMMITTED };
+
 struct gw_candidate { /* a control connection before its first message */
     struct gw_endpoint *ep;
     struct gw_channel *channel;
@@ -92,11 +95,11 @@ struct gw_target {
     char uri_text[1024];
 
     _Atomic bool running;
-    _Atomic bool cancelled;
+    _Atomic int decision;       /* enum gw_target_decision */
     _Atomic int outcome;        /* enum gw_outcome: write-once, by one compare-exchange */
     _Atomic int claim;          /* enum below: a claim asked for and its answer */
     _Atomic int resolution;     /* 0, or 1 + enum gw_target_resolution, taken by the engine */
-    _Atomic int resolve_answer; /* 1: pending, 0: done, negative: acquire failed */
+    _Atomic int resolve_answer; /* 1: pending, 0: done, negative: gw_target_resolve()'s rc */
     _Atomic bool abandoned;     /* gw_target_free() */
     _Atomic int calls_in_loop;
 
@@ -177,6 +180,7 @@ void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run
 void gw_target_ask(struct gw_target *tgt, int (*run)(struct gw_target *, struct gw_error *),
                    void (*finished)(struct gw_target *, int));
 int gw_target_say(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_take_cancel(struct gw_target *tgt);
 void gw_target_close_link(struct gw_target *tgt);
 void gw_target_finish(struct gw_target *tgt);
 uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns);
@@ -201,7 +205,9 @@ void gw_target_drop_items(struct gw_target *tgt);
 /* target_settle.c */
 void gw_target_event(struct gw_target *tgt, enum gw_ht_event event);
 void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg);
-/* A candidate said ASK. True: its connection was taken over. */
+/* Is @ask about the guest that is or was served here? */
+bool gw_target_knows(const struct gw_target *tgt, const struct gw_message *ask);
+/* A candidate said an ASK that we know. True: its connection was taken over. */
 bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
                       const struct gw_message *msg);
 uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns);

@@ -79,7 +79,7 @@ static void join_thread(struct gw_target *tgt)
 
 static void reset(struct gw_target *tgt)
 {
-    atomic_store_explicit(&tgt->cancelled, false, memory_order_relaxed);
+    atomic_store_explicit(&tgt->decision, GW_TARGET_OPEN, memory_order_relaxed);
     atomic_store_explicit(&tgt->abandoned, false, memory_order_relaxed);
     atomic_store_explicit(&tgt->outcome, GW_OUTCOME_NONE, memory_order_relaxed);
     atomic_store_explicit(&tgt->claim, GW_CLAIM_NONE, memory_order_relaxed);
@@ -188,7 +188,12 @@ int gw_target_cancel(struct gw_target *tgt)
         return tgt->thread_runs ? -EALREADY : -ENOENT;
     if (gw_target_outcome(tgt) != GW_TARGET_NONE)
         return -EALREADY;
-    atomic_store_explicit(&tgt->cancelled, true, memory_order_release);
+    int expected = GW_TARGET_OPEN;
+    /* Pairs with the engine's compare-exchange on reading COMMIT: exactly one of the two wins. */
+    atomic_compare_exchange_strong_explicit(&tgt->decision, &expected, GW_TARGET_CANCELLED,
+                                            memory_order_acq_rel, memory_order_acquire);
+    if (expected == GW_TARGET_COMMITTED)
+        return -EALREADY;
     gw_inbox_wake(&tgt->inbox);
     return 0;
 }
@@ -231,9 +236,16 @@ int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolutio
     gw_inbox_wake(&tgt->inbox);
     gw_loop_until(tgt->loop, resolve_answered, tgt, GW_NEVER_NS);
     int rc = atomic_load_explicit(&tgt->resolve_answer, memory_order_acquire);
-    if (rc < 0)
-        gw_fail_code(err, rc, GW_CODE_GUEST, "acquire failed; the guest is still held");
-    return rc < 0 ? rc : 0;
+    if (rc == 1 || rc == -EALREADY) /* over, or the engine says so: cancelled meanwhile */
+        return gw_fail_code(err, -EALREADY, GW_CODE_INVALID, "the outcome is set");
+    if (rc < 0) {
+        pthread_mutex_lock(&tgt->stats_lock);
+        gw_error_clear(err);
+        gw_error_copy(err, &tgt->result_err);
+        pthread_mutex_unlock(&tgt->stats_lock);
+        gw_error_hint(err, "the guest is still held: resolve again");
+    }
+    return rc;
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------------- */

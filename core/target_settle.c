@@ -53,6 +53,15 @@ static void say_prepared(struct gw_target *tgt)
 
 /* ---- callbacks ------------------------------------------------------------------------------------- */
 
+/* gw_target_resolve() waits for this, if it is what the engine acts on. */
+static void answer_resolve(struct gw_target *tgt, int rc)
+{
+    int pending = 1;
+    atomic_compare_exchange_strong_explicit(&tgt->resolve_answer, &pending, rc,
+                                            memory_order_release, memory_order_relaxed);
+    gw_loop_wake(tgt->loop);
+}
+
 static int acquire_run(struct gw_target *tgt, struct gw_error *err)
 {
     return tgt->ops.acquire ? tgt->ops.acquire(tgt->ctx, err) : 0;
@@ -65,10 +74,18 @@ static void acquire_finished(struct gw_target *tgt, int rc)
         gw_error_clear(&tgt->err);
         gw_error_copy(&tgt->err, &tgt->call.err);
         gw_error_phase(&tgt->err, "device");
-        atomic_store_explicit(&tgt->resolve_answer, rc, memory_order_release);
-        gw_loop_wake(tgt->loop);
     }
+    bool claimed = tgt->hs == GW_HT_CLAIM_TAKES;
     gw_target_event(tgt, rc < 0 ? GW_HTE_ACQUIRE_FAILED : GW_HTE_ACQUIRED);
+    if (!claimed || rc >= 0)
+        return;
+    pthread_mutex_lock(&tgt->stats_lock);
+    gw_error_clear(&tgt->result_err);
+    gw_error_copy(&tgt->result_err, &tgt->err);
+    pthread_mutex_unlock(&tgt->stats_lock);
+    /* It is held again, and may be cancelled again. */
+    atomic_store_explicit(&tgt->decision, GW_TARGET_OPEN, memory_order_release);
+    answer_resolve(tgt, rc);
 }
 
 static int start_run(struct gw_target *tgt, struct gw_error *err)
@@ -89,6 +106,7 @@ static void start_finished(struct gw_target *tgt, int rc)
                tgt->err.message);
     }
     gw_target_event(tgt, GW_HTE_STARTED);
+    answer_resolve(tgt, 0);
 }
 
 /* ---- actions ------------------------------------------------------------------------------------------ */
@@ -104,10 +122,6 @@ static void decided(struct gw_target *tgt, enum gw_outcome outcome)
     bool first = set_outcome(tgt, outcome);
     gw_assert(first); /* the engine alone sets it, and the table sets it once */
     settle_from_now(tgt);
-    int pending = 1; /* gw_target_resolve() waits, if it is what decided */
-    atomic_compare_exchange_strong_explicit(&tgt->resolve_answer, &pending, 0, memory_order_release,
-                                            memory_order_relaxed);
-    gw_loop_wake(tgt->loop);
     if (outcome == GW_OUTCOME_RUNNING)
         gw_error_clear(&tgt->err);
     else
@@ -151,8 +165,9 @@ static void entered(struct gw_target *tgt)
 {
     switch (tgt->hs) {
     case GW_HT_RUNNING:
-        tgt->end_status = GW_STATUS_COMPLETED;
-        gw_target_status(tgt, GW_STATUS_COMPLETED);
+        /* If run() failed the guest is ours and does not run: the embedder must hear of it. */
+        tgt->end_status = tgt->err.rc < 0 ? GW_STATUS_FAILED : GW_STATUS_COMPLETED;
+        gw_target_status(tgt, tgt->err.rc < 0 ? GW_STATUS_FAILING : GW_STATUS_COMPLETED);
         break;
     case GW_HT_DECLINED:
         tgt->end_status = GW_STATUS_FAILED;
@@ -207,6 +222,14 @@ static void on_abort(struct gw_target *tgt, const struct gw_message *msg)
     gw_target_event(tgt, GW_HTE_ABORTED);
 }
 
+/* The one compare-exchange against gw_target_cancel(): whoever is first decides. */
+static bool commits(struct gw_target *tgt)
+{
+    int expected = GW_TARGET_OPEN;
+    return atomic_compare_exchange_strong_explicit(&tgt->decision, &expected, GW_TARGET_COMMITTED,
+                                                   memory_order_acq_rel, memory_order_acquire);
+}
+
 void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -215,6 +238,8 @@ void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg)
         return;
     }
     if (msg->type == GW_MSG_COMMIT && tgt->attempt == 0 && is_our_token(tgt, &msg->u.token)) {
+        if (tgt->hs == GW_HT_PREPARED && !commits(tgt))
+            gw_target_take_cancel(tgt); /* COMMIT then gets the outcome that this has set */
         gw_target_event(tgt, GW_HTE_COMMITTED);
         return;
     }
@@ -229,10 +254,16 @@ void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg)
         gw_target_close_link(tgt);
 }
 
+bool gw_target_knows(const struct gw_target *tgt, const struct gw_message *ask)
+{
+    return tgt->in_session && memcmp(ask->u.ask.session, tgt->session, sizeof(tgt->session)) == 0 &&
+           is_our_token(tgt, &ask->u.ask.token);
+}
+
 bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
                       const struct gw_message *msg)
 {
-    if (!is_our_token(tgt, &msg->u.ask.token) || msg->u.ask.attempt <= tgt->attempt)
+    if (msg->u.ask.attempt <= tgt->attempt)
         return false;
     /* Connections of lower attempts are closed unread: a COMMIT that sits there is never seen. */
     gw_target_close_link(tgt);
@@ -262,17 +293,23 @@ static void take_claim(struct gw_target *tgt)
 
 static void take_resolution(struct gw_target *tgt)
 {
-    if (tgt->hs != GW_HT_CLAIMED)
-        return;
     int wanted = atomic_exchange_explicit(&tgt->resolution, 0, memory_order_acq_rel);
     if (wanted == 0)
         return;
-    if (wanted == 1 + GW_RESOLVE_DISCARD) {
-        gw_error_clear(&tgt->err);
-        gw_fail_code(&tgt->err, -ECONNABORTED, GW_CODE_VOID, "discarded by the operator");
+    if (wanted == 1 + GW_RESOLVE_RUN && tgt->hs == GW_HT_CLAIMED && !commits(tgt))
+        gw_target_take_cancel(tgt);
+    if (tgt->hs != GW_HT_CLAIMED) {
+        answer_resolve(tgt, -EALREADY); /* cancelled meanwhile */
+        return;
     }
-    gw_target_event(tgt,
-                    wanted == 1 + GW_RESOLVE_RUN ? GW_HTE_RESOLVE_RUN : GW_HTE_RESOLVE_DISCARD);
+    if (wanted == 1 + GW_RESOLVE_RUN) {
+        gw_target_event(tgt, GW_HTE_RESOLVE_RUN); /* acquire and run answer */
+        return;
+    }
+    gw_error_clear(&tgt->err);
+    gw_fail_code(&tgt->err, -ECONNABORTED, GW_CODE_VOID, "discarded by the operator");
+    gw_target_event(tgt, GW_HTE_RESOLVE_DISCARD);
+    answer_resolve(tgt, 0);
 }
 
 uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns)

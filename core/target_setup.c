@@ -215,8 +215,7 @@ static bool on_first_message(struct gw_target *tgt, struct gw_candidate *candida
     struct gw_error err = GW_ERROR_INIT;
     if (msg->type == GW_MSG_HELLO && tgt->step == GW_TGT_LISTEN)
         return on_hello(tgt, candidate, msg);
-    if (msg->type == GW_MSG_ASK && tgt->in_session &&
-        memcmp(msg->u.ask.session, tgt->session, sizeof(tgt->session)) == 0)
+    if (msg->type == GW_MSG_ASK && gw_target_knows(tgt, msg))
         return gw_target_on_ask(tgt, candidate, msg);
     if (msg->type == GW_MSG_ASK) {
         say_unknown(candidate, msg);
