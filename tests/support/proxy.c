@@ -36,7 +36,8 @@ struct flow { /* from fd[way] to fd[!way] */
 };
 
 struct connection {
-    int fd[2]; /* by the way of the flow that reads it: [PROXY_TO_TARGET] is the source's; -1: closed */
+    int fd
+        [2]; /* by the way of the flow that reads it: [PROXY_TO_TARGET] is the source's; -1: closed */
     struct flow flow[2];
     bool used, is_control, mute;
 };
@@ -437,8 +438,7 @@ unsigned proxy_on(struct proxy *proxy, enum proxy_way way, enum gw_message_type 
 {
     pthread_mutex_lock(&proxy->lock);
     unsigned id = proxy->rule_count++;
-    proxy->rules[id % RULES_MAX] =
-        (struct rule){.way = way, .type = type, .nth = nth, .act = act};
+    proxy->rules[id % RULES_MAX] = (struct rule){.way = way, .type = type, .nth = nth, .act = act};
     pthread_mutex_unlock(&proxy->lock);
     GW_ASSERT_LT(id, RULES_MAX);
     return id;

@@ -12,7 +12,7 @@
 enum proxy_way { PROXY_TO_TARGET, PROXY_TO_SOURCE };
 
 enum proxy_act {
-    PROXY_CUT,       /* what came before is delivered, the message is not; every connection closes */
+    PROXY_CUT, /* what came before is delivered, the message is not; every connection closes */
     PROXY_CUT_AFTER, /* the message is delivered too */
     PROXY_HOLD,      /* it waits, and what follows on its connection, until proxy_release() */
     PROXY_PART,      /* as HOLD, but the connection's other end, whence it came, is closed now */
