@@ -36,6 +36,9 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
         return gw_fail(err, -EINVAL, "device 'ram': that name is the memory's");
     if (!desc->save && !desc->load)
         return gw_fail(err, -EINVAL, "device '%s': neither save nor load is set", desc->name);
+    if (desc->flags)
+        return gw_fail(err, -EINVAL, "device '%s': flags 0x%x, and none exist yet", desc->name,
+                       desc->flags);
     if (desc->minimum_version_id > desc->version_id)
         return gw_fail(err, -EINVAL, "device '%s': minimum_version_id %u is above version_id %u",
                        desc->name, desc->minimum_version_id, desc->version_id);

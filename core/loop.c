@@ -65,8 +65,15 @@ void gw_loop_wake(struct gw_loop *loop)
     gw_inbox_wake(&loop->inbox);
 }
 
+bool gw_loop_is_dispatching(const struct gw_loop *loop)
+{
+    return loop->dispatching;
+}
+
 int gw_loop_until(struct gw_loop *loop, bool (*done)(void *ctx), void *ctx, uint64_t deadline_ns)
 {
+    if (loop->dispatching)
+        return -EDEADLK;
     for (;;) {
         gw_dispatch(loop);
         if (done(ctx))

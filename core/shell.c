@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Threads: named, with all signals blocked, so that an embedder's handlers never run on them; and
+/* Mail: what one engine's thread is told by another; and
  * the pool, a queue with a condition, for jobs that may block (connecting, [worker] callbacks,
  * prefaulting, digests). Engines never wait for a job: its end comes by mail. */
 #include "core/shell.h"
 
 #include "core/base/alloc.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,21 +19,6 @@ int gw_mail_drain(struct gw_inbox *inbox, void *engine)
         count++;
     }
     return count;
-}
-
-int gw_thread_start(pthread_t *thread, const char *name, void *(*body)(void *), void *arg,
-                    struct gw_error *err)
-{
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = -pthread_create(thread, NULL, body, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc < 0)
-        return gw_fail(err, rc, "thread %s", name);
-    pthread_setname_np(*thread, name);
-    return 0;
 }
 
 enum { POOL_THREADS_MAX = 16 };

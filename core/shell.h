@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "core/base/inbox.h"
+#include "core/base/thread.h"
 
 #include <pthread.h>
 
@@ -22,10 +23,6 @@ static inline void gw_mail_post(struct gw_inbox *inbox, struct gw_mail *mail)
 
 /* Run deliver() of everything that waits. Return: how many. */
 int gw_mail_drain(struct gw_inbox *inbox, void *engine);
-
-/* Start a thread with every signal blocked and a name of at most 15 bytes ("gw/src/page_1"). */
-int gw_thread_start(pthread_t *thread, const char *name, void *(*body)(void *), void *arg,
-                    struct gw_error *err);
 
 /* ---- the pool: threads kept for work that may block ------------------------------------------- */
 

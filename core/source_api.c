@@ -13,17 +13,17 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
                   struct gw_error *err)
 {
     if (config->struct_bytes < sizeof(*config) || !config->loop || !config->ops ||
-        !config->ops->pause || !config->ops->resume)
-        return gw_fail(err, -EINVAL, "source: loop, ops, pause and resume must be set");
+        config->ops->struct_bytes < sizeof(*config->ops) || !config->ops->pause ||
+        !config->ops->resume)
+        return gw_fail(err, -EINVAL,
+                       "source: struct_bytes, loop, ops, pause and resume must be set");
     if (config->machine && strnlen(config->machine, 256) > 255)
         return gw_fail(err, -EINVAL, "source: the machine name is longer than 255 bytes");
     struct gw_source *src = gw_zalloc(1, sizeof(*src));
     if (!src)
         return gw_fail(err, -ENOMEM, "source");
     src->loop = config->loop;
-    memcpy(&src->ops, config->ops,
-           config->ops->struct_bytes < sizeof(src->ops) ? config->ops->struct_bytes
-                                                        : sizeof(src->ops));
+    src->ops = *config->ops;
     src->ctx = config->ctx;
     if (config->log)
         src->log = *config->log;
@@ -230,6 +230,8 @@ static int refuse_settled(struct gw_error *err)
 int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolution,
                       struct gw_error *err)
 {
+    if (gw_loop_is_dispatching(src->loop))
+        return gw_fail_code(err, -EDEADLK, GW_CODE_INVALID, "resolving inside a callback");
     bool unknown = atomic_load_explicit(&src->unknown, memory_order_acquire);
     bool stuck = atomic_load_explicit(&src->stuck, memory_order_acquire);
     if (!is_running(src) && src->thread_runs)
@@ -268,6 +270,8 @@ int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error *err)
     uint64_t deadline =
         timeout_ms < 0 ? GW_NEVER_NS : gw_clock_ns() + (uint64_t)timeout_ms * GW_NS_PER_MS;
     int rc = gw_loop_until(src->loop, must_return, src, deadline);
+    if (rc == -EDEADLK)
+        return gw_fail_code(err, rc, GW_CODE_INVALID, "waiting inside a callback");
     if (rc < 0)
         return gw_fail_code(err, -EINPROGRESS, GW_CODE_TIMEOUT,
                             "the migration goes on after %d ms of waiting", timeout_ms);
@@ -300,8 +304,13 @@ unsigned gw_source_rounds(const struct gw_source *src, struct gw_round *rounds, 
     pthread_mutex_lock(lock);
     unsigned count = src->round_count;
     unsigned kept = count < GW_ROUNDS_KEPT ? count : GW_ROUNDS_KEPT;
-    for (unsigned i = 0; i < kept && i < max; i++)
-        rounds[i] = src->rounds[i];
+    size_t stride = max > 0 && rounds[0].struct_bytes ? rounds[0].struct_bytes : sizeof(rounds[0]);
+    size_t bytes = stride < sizeof(rounds[0]) ? stride : sizeof(rounds[0]);
+    for (unsigned i = 0; i < kept && i < max; i++) {
+        char *to = (char *)rounds + i * stride;
+        memcpy(to, &src->rounds[i], bytes);
+        memcpy(to, &stride, sizeof(stride)); /* struct_bytes is the first member */
+    }
     pthread_mutex_unlock(lock);
     return count;
 }
@@ -336,6 +345,11 @@ void gw_source_free(struct gw_source *src)
 {
     if (!src)
         return;
+    if (gw_loop_is_dispatching(src->loop)) {
+        /* Its callbacks could not end: better a leak that is told than a hang. */
+        gw_log(&src->log, GW_LOG_ERROR, "source", "gw_source_free() inside a callback: not freed");
+        return;
+    }
     if (is_running(src)) {
         gw_source_cancel(src);
         /* An outcome that is unknown, or a guest that cannot be resumed, ends here, paused. */

@@ -13,17 +13,17 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
                   struct gw_error *err)
 {
     if (config->struct_bytes < sizeof(*config) || !config->loop || !config->ops ||
-        !config->ops->block_offered || !config->ops->run)
-        return gw_fail(err, -EINVAL, "target: loop, ops, block_offered and run must be set");
+        config->ops->struct_bytes < sizeof(*config->ops) || !config->ops->block_offered ||
+        !config->ops->run)
+        return gw_fail(err, -EINVAL,
+                       "target: struct_bytes, loop, ops, block_offered and run must be set");
     if (config->machine && strnlen(config->machine, 256) > 255)
         return gw_fail(err, -EINVAL, "target: the machine name is longer than 255 bytes");
     struct gw_target *tgt = gw_zalloc(1, sizeof(*tgt));
     if (!tgt)
         return gw_fail(err, -ENOMEM, "target");
     tgt->loop = config->loop;
-    memcpy(&tgt->ops, config->ops,
-           config->ops->struct_bytes < sizeof(tgt->ops) ? config->ops->struct_bytes
-                                                        : sizeof(tgt->ops));
+    tgt->ops = *config->ops;
     tgt->ctx = config->ctx;
     if (config->log)
         tgt->log = *config->log;
@@ -207,6 +207,8 @@ static bool claim_answered(void *ctx)
 
 int gw_target_claim(struct gw_target *tgt)
 {
+    if (gw_loop_is_dispatching(tgt->loop))
+        return -EDEADLK;
     if (!is_running(tgt))
         return gw_target_outcome(tgt) != GW_TARGET_NONE ? -EALREADY : -EINVAL;
     atomic_store_explicit(&tgt->claim, GW_CLAIM_ASKED, memory_order_release);
@@ -227,6 +229,8 @@ static bool resolve_answered(void *ctx)
 int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolution,
                       struct gw_error *err)
 {
+    if (gw_loop_is_dispatching(tgt->loop))
+        return gw_fail_code(err, -EDEADLK, GW_CODE_INVALID, "resolving inside a callback");
     if (!is_running(tgt) ||
         atomic_load_explicit(&tgt->claim, memory_order_acquire) != GW_CLAIM_DONE ||
         gw_target_outcome(tgt) != GW_TARGET_NONE)
@@ -260,7 +264,10 @@ int gw_target_wait(struct gw_target *tgt, int timeout_ms, struct gw_error *err)
 {
     uint64_t deadline =
         timeout_ms < 0 ? GW_NEVER_NS : gw_clock_ns() + (uint64_t)timeout_ms * GW_NS_PER_MS;
-    if (gw_loop_until(tgt->loop, is_over, tgt, deadline) < 0)
+    int waited = gw_loop_until(tgt->loop, is_over, tgt, deadline);
+    if (waited == -EDEADLK)
+        return gw_fail_code(err, waited, GW_CODE_INVALID, "waiting inside a callback");
+    if (waited < 0)
         return gw_fail_code(err, -EINPROGRESS, GW_CODE_TIMEOUT,
                             "the target goes on after %d ms of waiting", timeout_ms);
     gw_dispatch(tgt->loop); /* its last events */
@@ -297,6 +304,11 @@ void gw_target_free(struct gw_target *tgt)
 {
     if (!tgt)
         return;
+    if (gw_loop_is_dispatching(tgt->loop)) {
+        /* Its callbacks could not end: better a leak that is told than a hang. */
+        gw_log(&tgt->log, GW_LOG_ERROR, "target", "gw_target_free() inside a callback: not freed");
+        return;
+    }
     if (is_running(tgt)) {
         atomic_store_explicit(&tgt->abandoned, true, memory_order_release);
         gw_inbox_wake(&tgt->inbox);

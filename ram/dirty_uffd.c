@@ -12,6 +12,7 @@
 #include "core/base/bitmap.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "core/base/thread.h"
 #include "ram/dirty_impl.h"
 
 #include <linux/userfaultfd.h>
@@ -198,9 +199,8 @@ static int uffd_open(struct gw_dirty *dirty, struct gw_error *err)
         rc = gw_fail(err, -errno, "uffd-wp: eventfd");
         goto out;
     }
-    rc = -pthread_create(&dirty->reader, NULL, reader_main, dirty);
+    rc = gw_thread_start(&dirty->reader, "gw/uffd", reader_main, dirty, err);
     if (rc < 0) {
-        gw_fail(err, rc, "uffd-wp: thread that reads faults");
         close(dirty->reader_wake);
         goto out;
     }

@@ -31,8 +31,6 @@ GW_API void gw_reader_bytes(struct gw_reader *r, void *data, size_t bytes);
 /** gw_reader_error() - 0, or the latched negative errno (-EBADMSG: read past the end). */
 GW_API int gw_reader_error(const struct gw_reader *r);
 
-#define GW_DEVICE_WORKER 1u /* save and load may be called on a library thread [worker] */
-
 /* Order of saving: higher priority first, then order of adding. */
 struct gw_device_desc {
     size_t struct_bytes;         /* sizeof(struct gw_device_desc) */
@@ -41,7 +39,7 @@ struct gw_device_desc {
     uint32_t version_id;         /* written on save; the highest that load accepts */
     uint32_t minimum_version_id; /* the lowest that load accepts */
     int32_t priority;            /* 0 unless others depend on it */
-    uint32_t flags;              /* GW_DEVICE_* */
+    uint32_t flags;              /* none yet: 0 */
     void *opaque;                /* first argument of both; borrowed until the owner is freed */
 
     /* Write the state. The guest is paused. Return 0, or a negative errno with @err set: the

@@ -46,7 +46,7 @@ struct gw_source_ops {
 struct gw_source_config {
     size_t struct_bytes;
     struct gw_loop *loop;            /* borrowed until gw_source_free() */
-    const struct gw_source_ops *ops; /* borrowed */
+    const struct gw_source_ops *ops; /* copied */
     void *ctx;
     const struct gw_params *params; /* copied; NULL: defaults */
     const struct gw_log *log;       /* copied; NULL: silent */
@@ -94,8 +94,9 @@ GW_API int gw_source_cancel(struct gw_source *src);
  *  Return: 0, -EINVAL if it is not there. */
 GW_API int gw_source_continue(struct gw_source *src);
 
-/** gw_source_set() - change a live parameter while it runs: max-bandwidth, downtime-limit. [any
- *  thread] Return: as gw_params_set(), -EBUSY if the parameter is not live and a migration runs. */
+/** gw_source_set() - change a parameter; while a migration runs, a live one (gw_param_list() tells
+ *  which those are). [any thread] Return: as gw_params_set(), -EBUSY if it is not live and a
+ *  migration runs. */
 GW_API int gw_source_set(struct gw_source *src, const char *name, const char *value,
                          struct gw_error *err);
 
@@ -107,7 +108,8 @@ enum gw_source_resolution {
 
 /** gw_source_resolve() - end an unknown outcome by the operator's knowledge. Waits for the library
  *  to act; callbacks may run inside. Return: 0; -EALREADY: it settled meanwhile (see the status);
- *  -EINVAL: nothing to resolve; the callback's error if resume or retake failed again. */
+ *  -EINVAL: nothing to resolve; -EDEADLK: inside a callback; the callback's error if resume or
+ *  retake failed again. */
 GW_API int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolution,
                              struct gw_error *err);
 
@@ -115,12 +117,14 @@ GW_API int gw_source_resolve(struct gw_source *src, enum gw_source_resolution re
  *  x-settle-timeout, or @timeout_ms passed (-1: no limit).
  *  Return: 0: completed; -ECANCELED: cancelled, guest runs here; -EINPROGRESS: time-out, or outcome
  *  unknown: the guest is paused and the library goes on asking (err code "unknown-outcome");
- *  another negative errno: failed (err says why), the guest runs here unless code is "retake". */
+ *  -EDEADLK: inside a callback; another negative errno: failed (err says why), the guest runs here
+ *  unless code is "retake". */
 GW_API int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error *err);
 
 /** gw_source_stats() - a snapshot. [any thread] */
 GW_API void gw_source_stats(const struct gw_source *src, struct gw_stats *stats);
-/** gw_source_rounds() - the first @max rounds of this migration. [any thread] Return: how many there
+/** gw_source_rounds() - the first @max rounds of this migration; set struct_bytes of the first
+ *  element, which is then the array's stride. 256 are kept. [any thread] Return: how many there
  *  were, which may be more. */
 GW_API unsigned gw_source_rounds(const struct gw_source *src, struct gw_round *rounds,
                                  unsigned max);
@@ -132,7 +136,8 @@ GW_API int gw_source_block_discarded(struct gw_source *src, unsigned block_id, u
                                      uint64_t bytes);
 
 /** gw_source_free() - cancels what runs, waits for it, frees. Takes NULL. A guest whose outcome is
- *  unknown stays paused: that knowledge is lost with the source. */
+ *  unknown stays paused: that knowledge is lost with the source. Not inside a callback: there it
+ *  logs an error and frees nothing. */
 GW_API void gw_source_free(struct gw_source *src);
 
 #ifdef __cplusplus

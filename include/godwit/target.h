@@ -54,7 +54,7 @@ struct gw_target_ops {
 struct gw_target_config {
     size_t struct_bytes;
     struct gw_loop *loop;            /* borrowed until gw_target_free() */
-    const struct gw_target_ops *ops; /* borrowed; block_offered and run must be there */
+    const struct gw_target_ops *ops; /* copied; block_offered and run must be there */
     void *ctx;
     const struct gw_params *params; /* copied; NULL: defaults */
     const struct gw_log *log;       /* copied; NULL: silent */
@@ -90,7 +90,8 @@ GW_API enum gw_target_outcome gw_target_outcome(const struct gw_target *tgt);
 
 /** gw_target_claim() - while HOLDING: stop the hold timer and all reading, so that nothing but
  *  gw_target_resolve() decides. Return: 0: claimed; -EALREADY: the outcome is set (ask
- *  gw_target_outcome); -EINVAL: not prepared yet. Then fence the source, then resolve. */
+ *  gw_target_outcome); -EINVAL: not prepared yet; -EDEADLK: inside a callback. Then fence the
+ *  source, then resolve. */
 GW_API int gw_target_claim(struct gw_target *tgt);
 
 enum gw_target_resolution {
@@ -100,18 +101,22 @@ enum gw_target_resolution {
 };
 
 /** gw_target_resolve() - after claim. Callbacks run inside. Return: 0; -EINVAL: not claimed;
- *  acquire's error if RUN could not acquire: it goes on holding, resolve again. */
+ *  -EDEADLK: inside a callback; -EALREADY: cancelled meanwhile; acquire's error if RUN could not
+ *  acquire: it goes on holding, resolve again. */
 GW_API int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolution,
                              struct gw_error *err);
 
 /** gw_target_wait() - dispatch until it ended or @timeout_ms passed (-1: no limit).
  *  It ends when the source acknowledged the outcome or x-settle-timeout passed after it.
  *  Return: 0: the guest runs here; -ECANCELED: voided by cancel of either side; -EINPROGRESS:
- *  time-out; other negative errno: failed, the guest does not run here (err says why). */
+ *  time-out; -EDEADLK: inside a callback; other negative errno: failed (err says why). The guest
+ *  then does not run here, with one exception: if gw_target_outcome() is GW_TARGET_RUNNING, run()
+ *  failed after the handover. The guest is this host's and must be started here, never at the source. */
 GW_API int gw_target_wait(struct gw_target *tgt, int timeout_ms, struct gw_error *err);
 GW_API void gw_target_stats(const struct gw_target *tgt, struct gw_stats *stats); /* [any thread] */
 
-/** gw_target_free() - voids what is undecided, stops listening, frees. Takes NULL. */
+/** gw_target_free() - voids what is undecided, stops listening, frees. Takes NULL. Not inside a
+ *  callback: there it logs an error and frees nothing. */
 GW_API void gw_target_free(struct gw_target *tgt);
 
 #ifdef __cplusplus
