@@ -347,6 +347,129 @@ GW_TEST_EACH(wire, last_words_are_heard_after_the_peer_has_gone, gw_test_wires)
     rig_close(&rig);
 }
 
+/* Numbered messages of @bytes until the source holds some back, or refuses one. Returns how many. */
+static unsigned send_until(struct rig *rig, size_t bytes, bool refused, uint8_t *buf)
+{
+    struct gw_ep_attr attr;
+    unsigned sent = 0;
+    for (; sent < 20000; sent++) {
+        memcpy(buf, &sent, sizeof(sent));
+        memset(buf + sizeof(sent), (int)sent, bytes - sizeof(sent));
+        int rc = gw_send(rig->source, &(struct iovec){buf, bytes}, 1);
+        if (rc == -EAGAIN && refused)
+            return sent;
+        GW_ASSERT_EQ(rc, 0);
+        gw_ep_query(rig->source, &attr);
+        if (attr.tx_pending && !refused)
+            return sent + 1;
+    }
+    GW_FAIL("a peer that does not read is never felt");
+}
+
+static void expect_numbered(struct rig *rig, unsigned number, size_t bytes, uint8_t *buf)
+{
+    unsigned heard = ~0u;
+    GW_ASSERT_EQ(rig_recv(rig->target, rig->source, buf, bytes), bytes);
+    memcpy(&heard, buf, sizeof(heard));
+    GW_ASSERT_EQ(heard, number);
+    for (size_t i = sizeof(heard); i < bytes; i += 997)
+        GW_ASSERT_EQ(buf[i], (uint8_t)number);
+}
+
+GW_TEST_EACH(wire, messages_to_a_deaf_peer_are_bounded_and_none_is_lost, gw_test_wires)
+{
+    struct rig rig;
+    uint8_t *buf = malloc(70001);
+    rig_open(&rig, param);
+    unsigned sent = send_until(&rig, 70001, true, buf);
+    GW_EXPECT_GT(sent, 2);
+    for (unsigned i = 0; i < sent; i++)
+        expect_numbered(&rig, i, 70001, buf);
+    free(buf);
+    rig_close(&rig);
+}
+
+GW_TEST_EACH(wire, what_waits_in_line_keeps_its_order, gw_test_wires)
+{
+    struct rig rig;
+    struct gw_completion done[8];
+    uint8_t *buf = malloc(50000);
+    char heard[8] = "";
+    rig_open(&rig, param);
+    unsigned sent = send_until(&rig, 50000, false, buf);
+    struct gw_put first = rig_put_at(&rig, 0, 4096, 1), second = rig_put_at(&rig, 4096, 4096, 2);
+    GW_EXPECT_EQ(gw_put(rig.source, &first, 1), 1);
+    GW_EXPECT_EQ(rig_send(rig.source, "one", 4), 0);
+    GW_EXPECT_EQ(gw_put(rig.source, &second, 1), 1);
+    GW_EXPECT_EQ(rig_send(rig.source, "two", 4), 0);
+    for (unsigned i = 0; i < sent; i++)
+        expect_numbered(&rig, i, 50000, buf);
+    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 4);
+    GW_EXPECT_STREQ(heard, "one");
+    GW_EXPECT_MEMEQ(rig.guest, rig.local, 4096);
+    GW_EXPECT(is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
+    GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 4);
+    GW_EXPECT_STREQ(heard, "two");
+    GW_EXPECT_MEMEQ(rig.guest, rig.local, 8192);
+    GW_EXPECT_EQ(gw_poll(rig.source, done, 8), 2);
+    GW_EXPECT_EQ(done[0].cookie, 1);
+    GW_EXPECT_EQ(done[1].cookie, 2);
+    free(buf);
+    rig_close(&rig);
+}
+
+GW_TEST_EACH(wire, a_put_that_has_not_left_is_flushed_too, gw_test_wires)
+{
+    struct rig rig;
+    struct gw_completion done[8];
+    uint8_t heard[8];
+    rig_open(&rig, param);
+    gw_ep_close(rig.target);
+    rig.target = NULL;
+    struct gw_put put = rig_put_at(&rig, 0, 4096, 77);
+    GW_ASSERT_EQ(gw_put(rig.source, &put, 1), 1);
+    GW_EXPECT_LT(rig_recv(rig.source, NULL, heard, sizeof(heard)), 0);
+    GW_EXPECT_EQ(gw_poll(rig.source, done, 8), 1);
+    GW_EXPECT_EQ(done[0].cookie, 77);
+    GW_EXPECT_LT(gw_poll(rig.source, done, 8), 0);
+    rig_close(&rig);
+}
+
+static uint64_t frozen_ns;
+
+static uint64_t frozen_clock(void)
+{
+    return frozen_ns;
+}
+
+GW_TEST_EACH(wire, last_words_are_heard_though_no_time_has_passed, gw_test_stream_wires)
+{
+    struct rig rig;
+    uint8_t heard[32];
+    char word[] = "bye";
+    rig_open(&rig, param);
+    frozen_ns = gw_clock_ns();
+    gw_clock_set_source(frozen_clock);
+    GW_EXPECT_EQ(gw_recv(rig.source, heard, sizeof(heard)), -EAGAIN);
+    GW_EXPECT_EQ(gw_send(rig.target, &(struct iovec){word, 3}, 1), 0);
+    gw_ep_close(rig.target);
+    rig.target = NULL;
+    int rc = 0;
+    for (unsigned i = 0; rc >= 0 && i < 1000; i++) {
+        struct gw_put put = rig_put_at(&rig, 0, 4096, i);
+        struct gw_completion done[8];
+        rc = gw_put(rig.source, &put, 1);
+        for (unsigned twice = 0; twice < 2 && rc >= 0; twice++)
+            rc = gw_poll(rig.source, done, 8);
+    }
+    GW_EXPECT_LT(rc, 0);
+    GW_EXPECT_EQ(gw_recv(rig.source, heard, sizeof(heard)), 3);
+    GW_EXPECT_EQ(gw_recv(rig.source, heard, sizeof(heard)), rc);
+    gw_clock_set_source(NULL);
+    rig_close(&rig);
+}
+
 struct placed {
     uint64_t checked, placed;
     uint64_t refuse_at; /* an offset; 0: none */

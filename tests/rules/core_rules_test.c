@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The rules of the memory's path that core keeps (docs/architecture.md): join every fence, revoke
  * before load, close means quiet. Both sides run in this process, on real wires. */
+#include "core/base/clock.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/pair.h"
 #include "tests/support/proxy.h"
