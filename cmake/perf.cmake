@@ -29,6 +29,9 @@ foreach(source IN LISTS perf_sources)
     gw_glob(guest_sources tools/guest*.c)
     target_sources(perf-guest PRIVATE ${guest_sources})
   endif()
+  if(name STREQUAL migrate AND TARGET godwit) # it runs the command that lies beside it
+    add_dependencies(perf-migrate godwit)
+  endif()
   target_link_libraries(perf-${name} PRIVATE godwit_static gw::jansson gw::link_options m)
   # Run once, so that none rots: no speed is judged, and none means anything under sanitizers.
   if(NOT GODWIT_SANITIZE)
