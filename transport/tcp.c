@@ -235,11 +235,15 @@ static int listen_on(const struct addrinfo *ai, bool alone)
 
 static int bound_port(int fd, uint16_t *port)
 {
-    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } address = {.in6 = {.sin6_family = AF_UNSPEC}};
     socklen_t bytes = sizeof(address);
-    if (getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
+    if (getsockname(fd, &address.any, &bytes) < 0)
         return -errno;
-    *port = ntohs(*port_of((struct sockaddr *)&address));
+    *port = ntohs(address.any.sa_family == AF_INET6 ? address.in6.sin6_port : address.in.sin_port);
     return 0;
 }
 

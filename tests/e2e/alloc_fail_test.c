@@ -113,10 +113,8 @@ static int load_large(void *opaque, struct gw_reader *r, uint32_t version_id, st
 static void add_large_device(struct pair *pair)
 {
     struct gw_error err = GW_ERROR_INIT;
-    struct gw_device_desc device = {.struct_bytes = sizeof(device),
-                                    .name = "large",
-                                    .save = save_large,
-                                    .load = load_large};
+    struct gw_device_desc device = {
+        .struct_bytes = sizeof(device), .name = "large", .save = save_large, .load = load_large};
     GW_ASSERT_EQ(gw_source_add_device(pair->src, &device, &err), 0);
     GW_ASSERT_EQ(gw_target_add_device(pair->tgt, &device, &err), 0);
 }
