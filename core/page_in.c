@@ -16,7 +16,7 @@ struct gw_page_in {
     struct gw_placer placer;
     struct gw_endpoint *ep;
     struct gw_inbox inbox;
-    pthread_t thread;
+    struct gw_shell shell;
     bool started, lost, quit, one_sided;
     struct gw_channel *channel;
     struct gw_zero_run runs[GW_ZERO_RUNS_MAX];
@@ -151,15 +151,16 @@ static void publish(struct gw_page_in *in)
     atomic_store_explicit(&in->zero_pages, in->placer.zero_pages, memory_order_relaxed);
 }
 
-static uint64_t step(struct gw_page_in *in)
+static uint64_t step(void *engine, uint64_t now_ns)
 {
+    struct gw_page_in *in = engine;
     struct gw_error err = GW_ERROR_INIT;
     gw_mail_drain(&in->inbox, in);
     if (in->quit || in->lost)
         return GW_NEVER_NS;
     int rc = read_messages(in, &err);
     if (rc >= 0)
-        rc = gw_channel_step(in->channel, gw_clock_ns(), &err);
+        rc = gw_channel_step(in->channel, now_ns, &err);
     publish(in);
     if (rc < 0) {
         report_lost(in, &err);
@@ -168,28 +169,35 @@ static uint64_t step(struct gw_page_in *in)
     return gw_channel_wake_ns(in->channel);
 }
 
-static void *thread_body(void *arg)
+static bool is_over(const void *engine)
 {
-    struct gw_page_in *in = arg;
-    for (;;) {
-        uint64_t wake_ns = step(in);
-        if (in->quit)
-            break;
-        struct pollfd fds[4] = {{.fd = in->inbox.fd, .events = POLLIN}};
-        int count = 0;
-        if (!in->lost)
-            count = gw_ep_arm(in->ep, &fds[1], 3, &wake_ns);
-        if (wake_ns == 0)
-            continue;
-        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
-        if (!in->lost)
-            gw_ep_awake(in->ep, &fds[1], (unsigned)count);
-    }
+    const struct gw_page_in *in = engine;
+    return in->quit;
+}
+
+static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns)
+{
+    struct gw_page_in *in = engine;
+    return in->lost ? 0 : gw_ep_arm(in->ep, fds, max, wake_ns);
+}
+
+static void awake(void *engine, const struct pollfd *fds, unsigned count)
+{
+    struct gw_page_in *in = engine;
+    if (!in->lost)
+        gw_ep_awake(in->ep, fds, count);
+}
+
+static void end(void *engine)
+{
+    struct gw_page_in *in = engine;
     gw_ep_shutdown(in->ep);
     gw_channel_free(in->channel);
     gw_ep_close(in->ep);
-    return NULL;
 }
+
+static const struct gw_engine_ops page_in_ops = {
+    .step = step, .is_over = is_over, .arm = arm, .awake = awake, .end = end};
 
 /* ---- for the engine ------------------------------------------------------------------------------------- */
 
@@ -232,7 +240,8 @@ int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_er
         char name[16];
         snprintf(name, sizeof(name), "gw/tgt/page_%u", in->config.owner % 1000);
         in->started = true; /* before the thread looks at its neighbours */
-        rc = gw_thread_start(&in->thread, name, thread_body, in, err);
+        in->shell = (struct gw_shell){.ops = &page_in_ops, .engine = in, .inbox = &in->inbox};
+        rc = gw_shell_start(&in->shell, name, err);
     }
     if (rc < 0) {
         gw_channel_free(in->channel);
@@ -256,7 +265,7 @@ void gw_page_in_stop(struct gw_page_in *in)
         return;
     if (in->started) {
         gw_mail_post(&in->inbox, &in->stop);
-        pthread_join(in->thread, NULL);
+        gw_shell_join(&in->shell);
     }
     gw_inbox_remove(in->config.engine_inbox, &in->fenced.mail.item);
     gw_inbox_remove(in->config.engine_inbox, &in->revoked.item);

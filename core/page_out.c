@@ -14,7 +14,7 @@
 struct gw_page_out {
     struct gw_page_out_config config;
     struct gw_inbox inbox;
-    pthread_t thread;
+    struct gw_shell shell;
     struct gw_channel *channel;
     struct gw_peer peer;
     struct gw_sink *sink;
@@ -162,34 +162,43 @@ static uint64_t step(struct gw_page_out *out, uint64_t now_ns)
     return wake_ns < beat_ns ? wake_ns : beat_ns;
 }
 
-static void *thread_body(void *arg)
+static uint64_t engine_step(void *engine, uint64_t now_ns)
 {
-    struct gw_page_out *out = arg;
-    for (;;) {
-        uint64_t now_ns = gw_clock_ns();
-        uint64_t wake_ns = step(out, now_ns);
-        if (out->quit)
-            break;
-        if (wake_ns <= now_ns)
-            continue;
-        struct pollfd fds[4] = {{.fd = out->inbox.fd, .events = POLLIN}};
-        int count = 0;
-        if (!out->lost)
-            count = gw_ep_arm(out->config.ep, &fds[1], 3, &wake_ns);
-        if (wake_ns == 0)
-            continue;
-        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
-        if (!out->lost)
-            gw_ep_awake(out->config.ep, &fds[1], (unsigned)count);
-    }
+    return step(engine, now_ns);
+}
+
+static bool is_over(const void *engine)
+{
+    const struct gw_page_out *out = engine;
+    return out->quit;
+}
+
+static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns)
+{
+    struct gw_page_out *out = engine;
+    return out->lost ? 0 : gw_ep_arm(out->config.ep, fds, max, wake_ns);
+}
+
+static void awake(void *engine, const struct pollfd *fds, unsigned count)
+{
+    struct gw_page_out *out = engine;
+    if (!out->lost)
+        gw_ep_awake(out->config.ep, fds, count);
+}
+
+static void end(void *engine)
+{
+    struct gw_page_out *out = engine;
     /* Close means quiet: only then are the bits of what was in flight known to be ours. */
     gw_ep_shutdown(out->config.ep);
     gw_sender_free(out->sender);
     out->sink->ops->free(out->sink);
     gw_channel_free(out->channel);
     gw_ep_close(out->config.ep);
-    return NULL;
 }
+
+static const struct gw_engine_ops page_out_ops = {
+    .step = engine_step, .is_over = is_over, .arm = arm, .awake = awake, .end = end};
 
 /* ---- for the engine -------------------------------------------------------------------------------- */
 
@@ -254,7 +263,8 @@ int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_ou
     if (rc == 0) {
         char name[16];
         snprintf(name, sizeof(name), "gw/src/page_%u", config->owner % 1000);
-        rc = gw_thread_start(&out->thread, name, thread_body, out, err);
+        out->shell = (struct gw_shell){.ops = &page_out_ops, .engine = out, .inbox = &out->inbox};
+        rc = gw_shell_start(&out->shell, name, err);
     }
     if (rc < 0) {
         discard(out);
@@ -279,7 +289,7 @@ void gw_page_out_stop(struct gw_page_out *out)
     if (!out)
         return;
     gw_mail_post(&out->inbox, &out->stop);
-    pthread_join(out->thread, NULL);
+    gw_shell_join(&out->shell);
     gw_inbox_remove(out->config.engine_inbox, &out->fenced.mail.item);
     gw_inbox_remove(out->config.engine_inbox, &out->lost_report.mail.item);
     gw_inbox_fini(&out->inbox);

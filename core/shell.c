@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* Mail: what one engine's thread is told by another; and
- * the pool, a queue with a condition, for jobs that may block (connecting, [worker] callbacks,
- * prefaulting, digests). Engines never wait for a job: its end comes by mail. */
+/* Mail, and the shell: step, sleep until something is ready or it is time, step. Everything that an
+ * engine does happens in its steps; so whoever hosts the shells (a thread each, or one simulator)
+ * decides about nothing but order. */
 #include "core/shell.h"
 
-#include "core/base/alloc.h"
-
-#include <stdio.h>
-#include <string.h>
+#include "core/base/clock.h"
 
 int gw_mail_drain(struct gw_inbox *inbox, void *engine)
 {
@@ -21,88 +18,58 @@ int gw_mail_drain(struct gw_inbox *inbox, void *engine)
     return count;
 }
 
-enum { POOL_THREADS_MAX = 16 };
+/* ---- shells ----------------------------------------------------------------------------------- */
 
-struct gw_pool {
-    pthread_mutex_t jobs_lock;
-    pthread_cond_t jobs_wait;
-    struct gw_inbox_item *first; /* guarded by jobs_lock, as are last and closing */
-    struct gw_inbox_item **last;
-    bool closing;
-    unsigned thread_count;
-    pthread_t threads[POOL_THREADS_MAX];
-};
+enum { FDS_MAX = 80 }; /* an inbox, and what the engine with the most endpoints arms */
 
-static struct gw_job *next_job(struct gw_pool *pool)
+static const struct gw_shell_host *shell_host;
+
+void gw_shell_set_host(const struct gw_shell_host *host)
 {
-    pthread_mutex_lock(&pool->jobs_lock);
-    while (!pool->first && !pool->closing)
-        pthread_cond_wait(&pool->jobs_wait, &pool->jobs_lock);
-    struct gw_inbox_item *item = pool->first;
-    if (item) {
-        pool->first = item->next;
-        if (!pool->first)
-            pool->last = &pool->first;
-    }
-    pthread_mutex_unlock(&pool->jobs_lock);
-    return (struct gw_job *)(void *)item; /* item is its first member */
+    shell_host = host;
 }
 
-static void *pool_thread(void *arg)
+const struct gw_shell_host *gw_shell_hosted(void)
 {
-    struct gw_pool *pool = arg;
-    struct gw_job *job;
-    while ((job = next_job(pool)) != NULL) {
-        job->run(job);
-        gw_mail_post(job->reply, &job->done);
+    return shell_host;
+}
+
+static void sleep_or_not(struct gw_shell *shell, uint64_t wake_ns)
+{
+    struct pollfd fds[FDS_MAX] = {{.fd = shell->inbox->fd, .events = POLLIN}};
+    int count = shell->ops->arm(shell->engine, &fds[1], FDS_MAX - 1, &wake_ns);
+    if (wake_ns == 0)
+        return;
+    gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
+    shell->ops->awake(shell->engine, &fds[1], (unsigned)count);
+}
+
+static void *shell_thread(void *arg)
+{
+    struct gw_shell *shell = arg;
+    for (;;) {
+        uint64_t now_ns = gw_clock_ns();
+        uint64_t wake_ns = shell->ops->step(shell->engine, now_ns);
+        if (shell->ops->is_over(shell->engine))
+            break;
+        if (wake_ns > now_ns)
+            sleep_or_not(shell, wake_ns);
     }
+    shell->ops->end(shell->engine);
     return NULL;
 }
 
-int gw_pool_new(unsigned threads, const char *name, struct gw_pool **pool, struct gw_error *err)
+int gw_shell_start(struct gw_shell *shell, const char *name, struct gw_error *err)
 {
-    gw_assert(threads >= 1 && threads <= POOL_THREADS_MAX);
-    struct gw_pool *fresh = gw_zalloc(1, sizeof(*fresh));
-    if (!fresh)
-        return gw_fail(err, -ENOMEM, "thread pool %s", name);
-    pthread_mutex_init(&fresh->jobs_lock, NULL);
-    pthread_cond_init(&fresh->jobs_wait, NULL);
-    fresh->last = &fresh->first;
-    for (unsigned i = 0; i < threads; i++) {
-        char full[16];
-        snprintf(full, sizeof(full), "%.11s_%u", name, i);
-        int rc = gw_thread_start(&fresh->threads[i], full, pool_thread, fresh, err);
-        if (rc < 0) {
-            gw_pool_free(fresh);
-            return rc;
-        }
-        fresh->thread_count++;
-    }
-    *pool = fresh;
-    return 0;
+    if (shell_host)
+        return shell_host->start(shell, name, err);
+    return gw_thread_start(&shell->thread, name, shell_thread, shell, err);
 }
 
-void gw_pool_post(struct gw_pool *pool, struct gw_job *job)
+void gw_shell_join(struct gw_shell *shell)
 {
-    job->item.next = NULL;
-    pthread_mutex_lock(&pool->jobs_lock);
-    *pool->last = &job->item;
-    pool->last = &job->item.next;
-    pthread_cond_signal(&pool->jobs_wait);
-    pthread_mutex_unlock(&pool->jobs_lock);
-}
-
-void gw_pool_free(struct gw_pool *pool)
-{
-    if (!pool)
-        return;
-    pthread_mutex_lock(&pool->jobs_lock);
-    pool->closing = true;
-    pthread_cond_broadcast(&pool->jobs_wait);
-    pthread_mutex_unlock(&pool->jobs_lock);
-    for (unsigned i = 0; i < pool->thread_count; i++)
-        pthread_join(pool->threads[i], NULL);
-    pthread_cond_destroy(&pool->jobs_wait);
-    pthread_mutex_destroy(&pool->jobs_lock);
-    gw_free(pool);
+    if (shell_host)
+        shell_host->join(shell);
+    else
+        pthread_join(shell->thread, NULL);
 }

@@ -510,21 +510,34 @@ uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns)
     return gw_min_u64(gw_min_u64(link_ns, work_ns), end_ns);
 }
 
-void *gw_source_thread(void *arg)
+static uint64_t step(void *engine, uint64_t now_ns)
 {
-    struct gw_source *src = arg;
-    while (src->step != GW_SRC_OVER) {
-        uint64_t now_ns = gw_clock_ns();
-        uint64_t wake_ns = gw_source_step_now(src, now_ns);
-        if (wake_ns <= now_ns || src->step == GW_SRC_OVER)
-            continue;
-        struct pollfd fds[4] = {{.fd = src->inbox.fd, .events = POLLIN}};
-        int count = src->control ? gw_ep_arm(src->control, &fds[1], 3, &wake_ns) : 0;
-        if (wake_ns == 0)
-            continue;
-        gw_clock_poll(fds, 1 + (unsigned)count, wake_ns);
-        if (src->control)
-            gw_ep_awake(src->control, &fds[1], (unsigned)count);
-    }
-    return NULL;
+    return gw_source_step_now(engine, now_ns);
 }
+
+static bool is_over(const void *engine)
+{
+    const struct gw_source *src = engine;
+    return src->step == GW_SRC_OVER;
+}
+
+static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns)
+{
+    struct gw_source *src = engine;
+    return src->control ? gw_ep_arm(src->control, fds, max, wake_ns) : 0;
+}
+
+static void awake(void *engine, const struct pollfd *fds, unsigned count)
+{
+    struct gw_source *src = engine;
+    if (src->control)
+        gw_ep_awake(src->control, fds, count);
+}
+
+static void end(void *engine)
+{
+    (void)engine; /* its last step has closed everything */
+}
+
+const struct gw_engine_ops gw_source_engine = {
+    .step = step, .is_over = is_over, .arm = arm, .awake = awake, .end = end};

@@ -97,7 +97,7 @@ struct gw_source {
     struct gw_discards discards; /* [any thread] through its lock */
     struct gw_pool *pool;
     struct gw_inbox inbox;
-    pthread_t thread;
+    struct gw_shell shell;
     bool thread_runs; /* embedder's thread: the engine's thread is to be joined */
 
     _Atomic int decision; /* enum gw_decision */
@@ -196,7 +196,7 @@ void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct 
                    void (*finished)(struct gw_source *, int));
 int gw_source_say(struct gw_source *src, const struct gw_message *msg);
 void gw_source_finish(struct gw_source *src, enum gw_status status); /* linger, clean up, over */
-void *gw_source_thread(void *src);
+extern const struct gw_engine_ops gw_source_engine;
 uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns);
 void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uint64_t *tx_bytes);
 

@@ -90,7 +90,7 @@ int gw_source_add_device(struct gw_source *src, const struct gw_device_desc *des
 static void join_thread(struct gw_source *src)
 {
     if (src->thread_runs)
-        pthread_join(src->thread, NULL);
+        gw_shell_join(&src->shell);
     src->thread_runs = false;
 }
 
@@ -164,7 +164,8 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
         return rc;
     reset(src);
     atomic_store_explicit(&src->running, true, memory_order_release);
-    rc = gw_thread_start(&src->thread, "gw/src/main", gw_source_thread, src, err);
+    src->shell = (struct gw_shell){.ops = &gw_source_engine, .engine = src, .inbox = &src->inbox};
+    rc = gw_shell_start(&src->shell, "gw/src/main", err);
     if (rc < 0) {
         atomic_store_explicit(&src->running, false, memory_order_release);
         gw_domain_close(src->dom);

@@ -424,39 +424,56 @@ static bool is_listening(const struct gw_target *tgt)
            tgt->hs != GW_HT_CLAIM_TAKES;
 }
 
-void *gw_target_thread(void *arg)
+static uint64_t step(void *engine, uint64_t now_ns)
 {
-    enum { FDS_MAX = 1 + 3 + 16 + 3 * GW_CANDIDATES_MAX };
-    struct gw_target *tgt = arg;
-    while (tgt->step != GW_TGT_OVER) {
-        uint64_t now_ns = gw_clock_ns();
-        uint64_t wake_ns = gw_target_step_now(tgt, now_ns);
-        if (wake_ns <= now_ns || tgt->step == GW_TGT_OVER)
-            continue;
-        struct pollfd fds[FDS_MAX] = {{.fd = tgt->inbox.fd, .events = POLLIN}};
-        int at[GW_CANDIDATES_MAX + 3]; /* where each one's descriptors begin */
-        int count = 1;
-        unsigned n = 0;
-        if (tgt->control)
-            count += gw_ep_arm(tgt->control, &fds[count], 3, &wake_ns);
-        at[n++] = count;
-        bool listening = is_listening(tgt);
-        if (listening)
-            count += gw_listener_arm(tgt->listener, &fds[count], 16, &wake_ns);
-        at[n++] = count;
-        for (unsigned i = 0; i < tgt->candidate_count; i++) {
-            count += gw_ep_arm(tgt->candidates[i].ep, &fds[count], 3, &wake_ns);
-            at[n++] = count;
-        }
-        if (wake_ns == 0)
-            continue;
-        gw_clock_poll(fds, (unsigned)count, wake_ns);
-        if (tgt->control)
-            gw_ep_awake(tgt->control, &fds[1], (unsigned)(at[0] - 1));
-        if (listening)
-            gw_listener_awake(tgt->listener, &fds[at[0]], (unsigned)(at[1] - at[0]));
-        for (unsigned i = 0; i < tgt->candidate_count; i++)
-            gw_ep_awake(tgt->candidates[i].ep, &fds[at[1 + i]], (unsigned)(at[2 + i] - at[1 + i]));
-    }
-    return NULL;
+    return gw_target_step_now(engine, now_ns);
 }
+
+static bool is_over(const void *engine)
+{
+    const struct gw_target *tgt = engine;
+    return tgt->step == GW_TGT_OVER;
+}
+
+static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns)
+{
+    struct gw_target *tgt = engine;
+    struct gw_armed *armed = &tgt->armed;
+    gw_assert(max >= 3 + 16 + 3 * GW_CANDIDATES_MAX);
+    int count = tgt->control ? gw_ep_arm(tgt->control, fds, 3, wake_ns) : 0;
+    armed->control = (unsigned)count;
+    armed->listening = is_listening(tgt);
+    if (armed->listening)
+        count += gw_listener_arm(tgt->listener, &fds[count], 16, wake_ns);
+    armed->listener = (unsigned)count;
+    for (unsigned i = 0; i < tgt->candidate_count; i++) {
+        count += gw_ep_arm(tgt->candidates[i].ep, &fds[count], 3, wake_ns);
+        armed->candidates[i] = (unsigned)count;
+    }
+    return count;
+}
+
+static void awake(void *engine, const struct pollfd *fds, unsigned count)
+{
+    struct gw_target *tgt = engine;
+    const struct gw_armed *armed = &tgt->armed;
+    (void)count;
+    if (tgt->control)
+        gw_ep_awake(tgt->control, fds, armed->control);
+    unsigned at = armed->control;
+    if (armed->listening)
+        gw_listener_awake(tgt->listener, &fds[at], armed->listener - at);
+    at = armed->listener;
+    for (unsigned i = 0; i < tgt->candidate_count; i++) {
+        gw_ep_awake(tgt->candidates[i].ep, &fds[at], armed->candidates[i] - at);
+        at = armed->candidates[i];
+    }
+}
+
+static void end(void *engine)
+{
+    (void)engine; /* its last step has closed everything */
+}
+
+const struct gw_engine_ops gw_target_engine = {
+    .step = step, .is_over = is_over, .arm = arm, .awake = awake, .end = end};

@@ -76,6 +76,11 @@ struct gw_item { /* one whole item of the stream, waiting to be taken apart */
     uint8_t data[];
 };
 
+struct gw_armed { /* where the descriptors of each armed one end */
+    unsigned control, listener, candidates[GW_CANDIDATES_MAX];
+    bool listening;
+};
+
 struct gw_target {
     /* set once, by the embedder's thread */
     struct gw_loop *loop;
@@ -89,7 +94,7 @@ struct gw_target {
     struct gw_devices devices;
     struct gw_pool *pool;
     struct gw_inbox inbox;
-    pthread_t thread;
+    struct gw_shell shell;
     bool thread_runs;
     uint64_t incarnation;
     char uri_text[1024];
@@ -111,6 +116,7 @@ struct gw_target {
     struct gw_uri uri;
     struct gw_candidate candidates[GW_CANDIDATES_MAX];
     unsigned candidate_count;
+    struct gw_armed armed;
     bool in_session;
     uint8_t session[GW_SESSION_BYTES];
     struct gw_endpoint *control;
@@ -184,7 +190,7 @@ void gw_target_take_cancel(struct gw_target *tgt);
 void gw_target_close_link(struct gw_target *tgt);
 void gw_target_finish(struct gw_target *tgt);
 uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns);
-void *gw_target_thread(void *tgt);
+extern const struct gw_engine_ops gw_target_engine;
 
 /* target_setup.c */
 void gw_target_accept(struct gw_target *tgt, uint64_t now_ns);

@@ -73,7 +73,7 @@ int gw_target_add_device(struct gw_target *tgt, const struct gw_device_desc *des
 static void join_thread(struct gw_target *tgt)
 {
     if (tgt->thread_runs)
-        pthread_join(tgt->thread, NULL);
+        gw_shell_join(&tgt->shell);
     tgt->thread_runs = false;
 }
 
@@ -154,7 +154,8 @@ int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *er
     snprintf(tgt->uri_text, sizeof(tgt->uri_text), "%s", gw_listener_uri(tgt->listener));
     reset(tgt);
     atomic_store_explicit(&tgt->running, true, memory_order_release);
-    rc = gw_thread_start(&tgt->thread, "gw/tgt/main", gw_target_thread, tgt, err);
+    tgt->shell = (struct gw_shell){.ops = &gw_target_engine, .engine = tgt, .inbox = &tgt->inbox};
+    rc = gw_shell_start(&tgt->shell, "gw/tgt/main", err);
     if (rc < 0) {
         atomic_store_explicit(&tgt->running, false, memory_order_release);
         close_guest(tgt);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 static uint64_t (*clock_source)(void);
+static void (*clock_sleep)(uint64_t wake_ns);
 
 uint64_t gw_clock_ns(void)
 {
@@ -21,6 +22,10 @@ int gw_clock_poll(struct pollfd *fds, unsigned count, uint64_t wake_ns)
 {
     struct timespec span;
     struct timespec *limit = NULL;
+    if (clock_sleep) {
+        clock_sleep(wake_ns);
+        wake_ns = 0;
+    }
     if (wake_ns != GW_NEVER_NS) {
         uint64_t now = gw_clock_ns();
         uint64_t left = wake_ns > now ? wake_ns - now : 0;
@@ -39,4 +44,9 @@ int gw_clock_poll(struct pollfd *fds, unsigned count, uint64_t wake_ns)
 void gw_clock_set_source(uint64_t (*source)(void))
 {
     clock_source = source;
+}
+
+void gw_clock_set_sleep(void (*sleep)(uint64_t wake_ns))
+{
+    clock_sleep = sleep;
 }

@@ -19,5 +19,7 @@ int gw_clock_poll(struct pollfd *fds, unsigned count, uint64_t wake_ns);
 
 /* For tests: replace the clock (NULL: the real one). Not while threads run. */
 void gw_clock_set_source(uint64_t (*source)(void));
+/* For a simulator: instead of sleeping until @wake_ns, let others go on for a while (NULL: sleep). */
+void gw_clock_set_sleep(void (*sleep)(uint64_t wake_ns));
 
 #endif
