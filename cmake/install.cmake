@@ -24,8 +24,10 @@ string(REGEX REPLACE "/$" "" GODWIT_PC_PREFIX "${GODWIT_PC_PREFIX}")
 configure_file(cmake/godwit.pc.in ${GODWIT_GENERATED}/godwit.pc @ONLY)
 install(FILES ${GODWIT_GENERATED}/godwit.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
-install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR}
+# Documents keep the shape of the tree, so that the links in them hold.
+install(FILES LICENSE README.md SECURITY.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR}
         FILES_MATCHING PATTERN *.md PATTERN man EXCLUDE)
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 gw_glob(man_pages docs/man/*.1)
 install(FILES ${man_pages} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
