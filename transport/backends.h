@@ -7,5 +7,6 @@
 
 extern const struct gw_transport_ops gw_tcp_ops;
 extern const struct gw_transport_ops gw_unix_ops;
+extern const struct gw_transport_ops gw_loop_ops;
 
 #endif

@@ -17,6 +17,7 @@ static const struct {
 } forms[] = {
     {"tcp", FORM_HOST_PORT, "tcp:host:4444, tcp:[::1]:4444"},
     {"unix", FORM_PATH, "unix:/run/godwit.sock"},
+    {"loop", FORM_PATH, "loop:name"},
 };
 
 #define FORM_COUNT (sizeof(forms) / sizeof(forms[0]))

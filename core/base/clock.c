@@ -24,6 +24,8 @@ int gw_clock_poll(struct pollfd *fds, unsigned count, uint64_t wake_ns)
     struct timespec *limit = NULL;
     if (clock_sleep) {
         clock_sleep(wake_ns);
+        if (count == 0)
+            return 0;
         wake_ns = 0;
     }
     if (wake_ns != GW_NEVER_NS) {

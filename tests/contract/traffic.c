@@ -419,7 +419,7 @@ GW_TEST_EACH(wire, what_waits_in_line_keeps_its_order, gw_test_wires)
     rig_close(&rig);
 }
 
-GW_TEST_EACH(wire, a_put_that_has_not_left_is_flushed_too, gw_test_wires)
+GW_TEST_EACH(wire, a_put_that_has_not_left_is_flushed_too, gw_test_stream_wires)
 {
     struct rig rig;
     struct gw_completion done[8];
