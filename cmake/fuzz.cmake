@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+# Fuzz targets: tests/fuzz/<name>_fuzz.c -> fuzz-<name>, one program each. With GODWIT_FUZZ (preset
+# fuzz, clang) libFuzzer drives it; without, tests/fuzz/replay.c runs the corpus through it once, as
+# the test fuzz.<name>. fuzz-seeds writes the real messages that the corpora began with.
+option(GODWIT_FUZZ "let libFuzzer drive the fuzz targets (needs clang)" OFF)
+if(GODWIT_FUZZ AND NOT CMAKE_C_COMPILER_ID MATCHES Clang)
+  message(FATAL_ERROR "GODWIT_FUZZ needs clang: cmake --preset fuzz")
+endif()
+
+gw_glob(fuzz_sources tests/fuzz/*_fuzz.c)
+foreach(source IN LISTS fuzz_sources)
+  cmake_path(GET source STEM name)
+  string(REGEX REPLACE "_fuzz$" "" name ${name})
+  add_executable(fuzz-${name} ${source})
+  gw_compile(fuzz-${name})
+  target_link_libraries(fuzz-${name} PRIVATE godwit_static gw::link_options)
+  if(GODWIT_FUZZ)
+    target_link_options(fuzz-${name} PRIVATE -fsanitize=fuzzer)
+    set(run_once -runs=0)
+  else()
+    target_sources(fuzz-${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
+  endif()
+  add_test(NAME fuzz.${name}
+    COMMAND fuzz-${name} ${run_once} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
+endforeach()
+
+add_executable(fuzz-seeds ${PROJECT_SOURCE_DIR}/tests/fuzz/seeds.c)
+gw_compile(fuzz-seeds)
+target_link_libraries(fuzz-seeds PRIVATE godwit_static gw::link_options)
