@@ -5,6 +5,7 @@
 #include "transport/transport.h"
 
 #include "transport/backends.h"
+#include "transport/filter/filter.h"
 
 #include <string.h>
 
@@ -18,6 +19,9 @@ static const struct gw_transport_ops *const backends[] = {
 
 static const struct gw_transport_ops *find(const char *scheme)
 {
+    const struct gw_filter *filter = gw_filter_of(scheme);
+    if (filter)
+        return filter->ops;
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
         if (strcmp(backends[i]->scheme, scheme) == 0)
             return backends[i];
@@ -27,7 +31,7 @@ static const struct gw_transport_ops *find(const char *scheme)
 
 const char *gw_wire_name(const char *scheme)
 {
-    const struct gw_transport_ops *ops = find(scheme);
+    const struct gw_transport_ops *ops = find(gw_filter_wire(scheme));
     return ops ? ops->scheme : NULL;
 }
 
@@ -38,7 +42,7 @@ const char *gw_wire_scheme(unsigned index)
 
 uint32_t gw_wire_flags(const char *scheme)
 {
-    const struct gw_transport_ops *ops = find(scheme);
+    const struct gw_transport_ops *ops = find(gw_filter_wire(scheme));
     return ops ? ops->flags : 0;
 }
 
@@ -48,6 +52,8 @@ int gw_domain_open(const char *scheme, const struct gw_wire_config *config, stru
     const struct gw_transport_ops *ops = find(scheme);
     if (!ops)
         return gw_fail(err, -EINVAL, "no wire '%s' in this build", scheme);
+    if (gw_filter_of(scheme))
+        return gw_filter_domain_open(scheme, config, dom, err);
     return ops->domain_open(config, dom, err);
 }
 
@@ -60,7 +66,7 @@ void gw_domain_close(struct gw_domain *dom)
 int gw_connect(struct gw_domain *dom, const struct gw_uri *uri, const struct gw_wire_config *config,
                struct gw_endpoint **ep, struct gw_error *err)
 {
-    if (strcmp(dom->ops->scheme, uri->scheme) != 0)
+    if (find(uri->scheme) != dom->ops)
         return gw_fail(err, -EINVAL, "%s: a domain of wire '%s' cannot connect there", uri->text,
                        dom->ops->scheme);
     return dom->ops->connect(dom, uri, config, ep, err);

@@ -42,10 +42,11 @@ struct gw_rmr;
 
 #define GW_URI_BYTES_MAX 1024
 
-/* "tcp:host:port", "tcp:[v6%zone]:port", "tcp://host:port", "unix:path". */
+/* "tcp:host:port", "tcp:[v6%zone]:port", "tcp://host:port", "unix:path"; with filters in front, each
+ * once, and their query: "tap+tcp:host:port?dir=path" (docs/filters.md). */
 struct gw_uri {
-    char scheme[16];
-    char host[256]; /* name or address without brackets; "" where the scheme has none */
+    char scheme[32]; /* with its filters: "tap+tcp" */
+    char host[256];  /* name or address without brackets; "" where the scheme has none */
     uint16_t port;
     char path[256];              /* unix: the path */
     char text[GW_URI_BYTES_MAX]; /* as written, for messages */
@@ -157,7 +158,8 @@ struct gw_completion {
     int status; /* 0, or the negative errno with which it was flushed: nothing is known of its bytes */
 };
 
-/* The wire's name in statistics for @scheme ("tcp"), NULL if there is no such wire here. */
+/* The wire's name in statistics for @scheme ("tcp", of "tap+tcp" too), NULL if there is no such wire
+ * here. */
 const char *gw_wire_name(const char *scheme);
 /* The @index-th scheme of this build, NULL after the last. */
 const char *gw_wire_scheme(unsigned index);
@@ -180,7 +182,8 @@ typedef enum gw_admission gw_admit_fn(void *ctx, const struct gw_preface *prefac
  * a connection may take to be admitted; 0: 5 s) and log count. */
 int gw_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
               struct gw_listener **ln, struct gw_error *err);
-/* "tcp:[::1]:4444": the URI that a peer can use, with the real port. Static as long as @ln. */
+/* "tcp:[::1]:4444": the URI that a peer can use, with the real port and without our filters. Static as
+ * long as @ln. */
 const char *gw_listener_uri(const struct gw_listener *ln);
 /* One step: take new connections, read prefaces, ask @admit. Never blocks; a connection that has not
  * sent its preface within config->deadline (relative: 5 s) is dropped.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* Addresses: text to struct gw_uri. A table says which shape follows each scheme; what does not fit is
- * refused with the part that is wrong and an example that would be right. Nothing is resolved here. */
+ * refused with the part that is wrong and an example that would be right. Nothing is resolved here.
+ * Filters stand in front of the wire, and bring a query, from the first '?' on; without a filter a
+ * '?' is a character like any other. */
 #include "core/base/bytes.h"
+#include "transport/filter/filter.h"
 #include "transport/transport.h"
 
 #include <stdio.h>
@@ -177,6 +180,41 @@ static int parse_path(const char *text, size_t form, const char *rest, struct gw
     return 0;
 }
 
+static int refuse_filter(struct gw_error *err, const char *text, const char *name)
+{
+    char known[64] = "";
+    for (unsigned i = 0; gw_filter_name(i); i++) {
+        size_t used = strlen(known);
+        snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "", gw_filter_name(i));
+    }
+    int rc = gw_fail(err, -EINVAL, "address '%.200s': unknown filter '%.*s' (known: %s)", text,
+                     (int)gw_min_u64(strcspn(name, "+"), 32), name, known);
+    gw_error_hint(err, "for example tap+tcp:host:4444?dir=recording");
+    return rc;
+}
+
+/* Where the wire's name begins, behind the filters. */
+static int parse_filters(const char *text, size_t scheme_bytes, size_t *wire_at,
+                         struct gw_error *err)
+{
+    size_t at = 0;
+    while (memchr(text + at, '+', scheme_bytes - at)) {
+        const struct gw_filter *filter = gw_filter_of(text + at);
+        if (!filter)
+            return refuse_filter(err, text, text + at);
+        for (size_t other = 0; other < at; other += strcspn(text + other, "+") + 1) {
+            if (gw_filter_of(text + other) == filter)
+                return gw_fail(err, -EINVAL, "address '%.200s': filter '%s' stands there twice",
+                               text, filter->name);
+        }
+        at += strcspn(text + at, "+") + 1;
+    }
+    if (scheme_bytes >= sizeof(((struct gw_uri *)0)->scheme))
+        return gw_fail(err, -EINVAL, "address '%.200s': the wire's name is too long", text);
+    *wire_at = at;
+    return 0;
+}
+
 int gw_uri_parse(const char *text, struct gw_uri *uri, struct gw_error *err)
 {
     struct gw_uri parsed = {.port = 0};
@@ -192,17 +230,27 @@ int gw_uri_parse(const char *text, struct gw_uri *uri, struct gw_error *err)
         gw_error_hint(err, "for example %s or %s", forms[0].example, forms[1].example);
         return rc;
     }
-    size_t form = 0;
-    while (form < FORM_COUNT && (strlen(forms[form].scheme) != scheme_bytes ||
-                                 memcmp(forms[form].scheme, text, scheme_bytes) != 0))
+    size_t wire_at = 0, form = 0;
+    int rc = memchr(text, '+', scheme_bytes) ? parse_filters(text, scheme_bytes, &wire_at, err) : 0;
+    if (rc < 0)
+        return rc;
+    const char *wire = text + wire_at;
+    size_t wire_bytes = scheme_bytes - wire_at;
+    while (form < FORM_COUNT && (strlen(forms[form].scheme) != wire_bytes ||
+                                 memcmp(forms[form].scheme, wire, wire_bytes) != 0))
         form++;
     if (form == FORM_COUNT)
-        return refuse_scheme(err, text, scheme_bytes);
+        return refuse_scheme(err, wire, wire_bytes);
 
+    char rest[GW_URI_BYTES_MAX];
     memcpy(parsed.scheme, text, scheme_bytes);
-    const char *rest = text + scheme_bytes + 1;
-    int rc = forms[form].form == FORM_PATH ? parse_path(text, form, rest, &parsed, err)
-                                           : parse_host_port(text, form, rest, &parsed, err);
+    memcpy(rest, text + scheme_bytes + 1, bytes - scheme_bytes);
+    if (wire_at > 0)
+        rest[strcspn(rest, "?")] = '\0';
+    rc = forms[form].form == FORM_PATH ? parse_path(text, form, rest, &parsed, err)
+                                       : parse_host_port(text, form, rest, &parsed, err);
+    if (rc == 0 && wire_at > 0)
+        rc = gw_filter_check(&parsed, err);
     if (rc == 0)
         *uri = parsed;
     return rc;

@@ -6,6 +6,7 @@
 #include "transport/preface.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -19,13 +20,15 @@
 
 const char *const *gw_test_wires(void)
 {
-    static const char *const wires[] = {"tcp4", "tcp6", "unix", NULL};
+    static const char *const wires[] = {"tcp4",     "tcp6",     "unix",     "loop",
+                                        "tap+tcp4", "tap+unix", "tap+loop", NULL};
     return wires;
 }
 
 const char *const *gw_test_stream_wires(void)
 {
-    return gw_test_wires();
+    static const char *const wires[] = {"tcp4", "tcp6", "unix", "tap+tcp4", NULL};
+    return wires;
 }
 
 uint64_t rig_random(uint64_t *state)
@@ -80,30 +83,58 @@ static void register_memory(struct rig *rig)
                  0);
 }
 
+/* "tap+tcp4", @address -> "tap+@address?dir=...&@query" */
+static void filtered(struct rig *rig, const char *address, const char *query, struct gw_uri *uri)
+{
+    char text[GW_URI_BYTES_MAX];
+    struct gw_error err = GW_ERROR_INIT;
+    const char *plus = strrchr(rig->wire, '+');
+    int filters = plus ? (int)(plus + 1 - rig->wire) : 0;
+    bool tap = strncmp(rig->wire, "tap+", 4) == 0;
+    if (tap && !rig->recording[0]) {
+        snprintf(rig->recording, sizeof(rig->recording), "/tmp/godwit-test-XXXXXX");
+        GW_ASSERT(mkdtemp(rig->recording) != NULL);
+    }
+    snprintf(text, sizeof(text), "%.*s%s%s%s%s%s", filters, rig->wire, address,
+             tap || query ? "?" : "", tap ? "payload=on&dir=" : "", tap ? rig->recording : "",
+             query ? query : "");
+    if (gw_uri_parse(text, uri, &err) < 0)
+        GW_FAIL("%s", err.message);
+}
+
 void rig_listen(struct rig *rig, const char *wire)
+{
+    rig_listen_query(rig, wire, NULL, NULL);
+}
+
+void rig_listen_query(struct rig *rig, const char *wire, const char *source, const char *target)
 {
     struct gw_error err = GW_ERROR_INIT;
     char text[128];
+    const char *plain = strrchr(wire, '+') ? strrchr(wire, '+') + 1 : wire;
     *rig = (struct rig){.wire = wire};
     for (unsigned i = 0; i < GW_SESSION_BYTES; i++)
         rig->source_config.session[i] = (uint8_t)(i * 17 + 1);
     rig->source_config.index = 1;
-    if (strcmp(wire, "tcp4") == 0) {
+    if (strcmp(plain, "tcp4") == 0) {
         snprintf(text, sizeof(text), "tcp:127.0.0.1:0");
-    } else if (strcmp(wire, "tcp6") == 0) {
+    } else if (strcmp(plain, "tcp6") == 0) {
         if (!has_ipv6())
             GW_SKIP("no IPv6 on the loopback interface");
         snprintf(text, sizeof(text), "tcp:[::1]:0");
+    } else if (strcmp(plain, "loop") == 0) {
+        snprintf(text, sizeof(text), "loop:contract");
     } else {
         snprintf(rig->directory, sizeof(rig->directory), "/tmp/godwit-test-XXXXXX");
         GW_ASSERT(mkdtemp(rig->directory) != NULL);
         snprintf(text, sizeof(text), "unix:%s/socket", rig->directory);
     }
     struct gw_uri uri;
-    GW_ASSERT_EQ(gw_uri_parse(text, &uri, &err), 0);
+    filtered(rig, text, target, &uri);
     if (gw_listen(&uri, &rig->target_config, &rig->ln, &err) < 0)
         GW_FAIL("%s", err.message);
-    GW_ASSERT_EQ(gw_uri_parse(gw_listener_uri(rig->ln), &rig->uri, &err), 0);
+    snprintf(rig->address, sizeof(rig->address), "%s", gw_listener_uri(rig->ln));
+    filtered(rig, rig->address, source, &rig->uri);
     GW_ASSERT_EQ(gw_domain_open(uri.scheme, &rig->source_config, &rig->source_domain, &err), 0);
     GW_ASSERT_EQ(gw_domain_open(uri.scheme, &rig->target_config, &rig->target_domain, &err), 0);
     rig->guest = new_memory();
@@ -122,6 +153,17 @@ void rig_open(struct rig *rig, const char *wire)
         GW_FAIL("%s", err.message);
 }
 
+static void remove_recording(const char *path)
+{
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    while (dir && (entry = readdir(dir)) != NULL)
+        unlinkat(dirfd(dir), entry->d_name, 0); /* "." and ".." refuse */
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
 void rig_close(struct rig *rig)
 {
     gw_ep_close(rig->source);
@@ -136,6 +178,8 @@ void rig_close(struct rig *rig)
     munmap(rig->local, RIG_MEMORY_BYTES);
     if (rig->directory[0])
         rmdir(rig->directory);
+    if (rig->recording[0])
+        remove_recording(rig->recording);
 }
 
 /* ---- connecting ---- */

@@ -14,8 +14,10 @@
 
 struct rig {
     const char *wire;
-    char directory[64]; /* unix: where the socket lies */
-    struct gw_uri uri;  /* of the listener, with the real port */
+    char directory[64];             /* unix: where the socket lies */
+    char recording[64];             /* tap+: where the recordings lie */
+    char address[GW_URI_BYTES_MAX]; /* of the listener, as it says it: without filters */
+    struct gw_uri uri; /* of the listener, with the real port, through the same filters */
     struct gw_listener *ln;
     struct gw_domain *source_domain, *target_domain;
     struct gw_endpoint *source, *target; /* after rig_open() */
@@ -29,12 +31,15 @@ struct rig {
     struct gw_preface preface;   /* the last that was asked about */
 };
 
-/* Every wire that this machine can test: "tcp4", "tcp6", "unix". */
+/* Every wire that this machine can test: "tcp4", "tcp6", "unix", and each of them through filters that
+ * let everything pass: "tap+tcp4", "fault+unix"... */
 const char *const *gw_test_wires(void);
 /* Those on which tests can inject bytes of their own. */
 const char *const *gw_test_stream_wires(void);
 /* A wire that the machine lacks skips the test. */
 void rig_listen(struct rig *rig, const char *wire);
+/* With a query for the filters of the source's address, NULL: none, and for the listener's. */
+void rig_listen_query(struct rig *rig, const char *wire, const char *source, const char *target);
 void rig_open(struct rig *rig, const char *wire); /* and a connected pair, index 1 */
 void rig_close(struct rig *rig);
 

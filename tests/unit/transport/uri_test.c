@@ -102,6 +102,39 @@ GW_TEST(uri, an_unknown_wire_near_a_known_one)
     expect_refused(":1", "unknown wire", "for example");
 }
 
+GW_TEST(uri, filters_stand_in_front_and_bring_a_query)
+{
+    struct gw_uri uri;
+    struct gw_error err = GW_ERROR_INIT;
+    GW_ASSERT_EQ(gw_uri_parse("tap+tcp:[::1]:4444?dir=/tmp/a%26b&payload=on", &uri, &err), 0);
+    GW_EXPECT_STREQ(uri.scheme, "tap+tcp");
+    GW_EXPECT_STREQ(uri.host, "::1");
+    GW_EXPECT_EQ(uri.port, 4444);
+    GW_EXPECT_STREQ(gw_wire_name(uri.scheme), "tcp");
+    GW_EXPECT_EQ(gw_wire_flags(uri.scheme), gw_wire_flags("tcp"));
+    GW_ASSERT_EQ(gw_uri_parse("tap+unix:/run/a b?dir=x", &uri, &err), 0);
+    GW_EXPECT_STREQ(uri.path, "/run/a b");
+    /* Without a filter a '?' belongs to the path. */
+    GW_ASSERT_EQ(gw_uri_parse("unix:/run/a?dir=x", &uri, &err), 0);
+    GW_EXPECT_STREQ(uri.path, "/run/a?dir=x");
+}
+
+GW_TEST(uri, filters_and_parameters_that_are_none)
+{
+    expect_refused("tape+tcp:h:1?dir=x", "unknown filter 'tape' (known: tap", "tap+tcp");
+    expect_refused("tap+tpc:h:1?dir=x", "unknown wire 'tpc'", "did you mean 'tcp'");
+    expect_refused("tap+tap+tcp:h:1?dir=x", "'tap' stands there twice", "");
+    expect_refused("tap+tcp:h:1", "no folder", "dir=");
+    expect_refused("tap+tcp:h:1?dir=", "no folder", "dir=");
+    expect_refused("tap+tcp:h:1?dri=x", "unknown parameter 'dri'", "dir, payload");
+    expect_refused("tap+tcp:h:1?dir=x&payload=yes", "payload='yes'", "payload=on");
+    expect_refused("tap+tcp:h:1?dir", "is no parameter", "name=value");
+    expect_refused("tap+tcp:h:1?dir=%2", "two hexadecimal", "%25");
+    expect_refused("tap+tcp:h:1?dir=%zz", "two hexadecimal", "%25");
+    expect_refused("tap+tcp:h:1?dir=a%00b", "two hexadecimal", "%25");
+    expect_refused("tcp:h:1?dir=x", "not a number", "tcp:");
+}
+
 GW_TEST(uri, an_endless_address)
 {
     char text[GW_URI_BYTES_MAX + 10];
