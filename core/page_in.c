@@ -6,10 +6,16 @@
 
 #include "control/channel.h"
 #include "core/base/alloc.h"
+#include "core/base/bytes.h"
 #include "core/base/clock.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
+
+/* 32 MiB to look through and, at worst, to clear: some 10 ms. One ZERO may name 512 whole stripes. */
+#define PLACE_PAGES 8192u
+/* Handled in one step; the engine's orders and the heartbeat come in between. */
+#define MESSAGES_MAX 64u
 
 struct gw_page_in {
     struct gw_page_in_config config;
@@ -19,7 +25,10 @@ struct gw_page_in {
     struct gw_shell shell;
     bool started, lost, quit, one_sided;
     struct gw_channel *channel;
+    /* The ZERO being placed: at most PLACE_PAGES a step, so that the endpoint beats in between. */
     struct gw_zero_run runs[GW_ZERO_RUNS_MAX];
+    unsigned run_next, run_count;
+    uint32_t zero_number;
 
     struct gw_mail revoke, stop; /* engine -> thread */
     struct {                     /* thread -> engine */
@@ -34,6 +43,7 @@ struct gw_page_in {
         struct gw_error err;
     } lost_report;
 
+    _Atomic bool open; /* BLOCKS_OK is being said; the release pairs with is_open()'s acquire */
     _Atomic uint64_t rx_bytes, copied_bytes, system_calls, placed_pages, zero_pages;
 };
 
@@ -89,11 +99,19 @@ static void deliver_stop(struct gw_mail *mail, void *self)
 
 /* ---- the step ---------------------------------------------------------------------------------------- */
 
+/* Before BLOCKS_OK there is no memory yet: blocks and stripes are another thread's. */
+static bool is_open(const struct gw_page_in *in)
+{
+    return atomic_load_explicit(&in->open, memory_order_acquire);
+}
+
 static int on_zero(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
 {
     struct gw_list_cursor cursor;
     struct gw_range_msg range;
     unsigned count = 0;
+    if (!is_open(in))
+        return gw_fail(err, -EPROTO, "ZERO before BLOCKS_OK");
     gw_list_begin(&cursor, msg->u.zero.runs);
     while (gw_list_next_range(&cursor, GW_MSG_ZERO, &range)) {
         if (count == GW_ZERO_RUNS_MAX)
@@ -101,16 +119,44 @@ static int on_zero(struct gw_page_in *in, const struct gw_message *msg, struct g
         in->runs[count++] = (struct gw_zero_run){
             .block = range.block, .first_page = range.first, .pages = range.count};
     }
-    int rc = gw_place_zero(&in->placer, in->runs, count, err);
-    if (rc < 0 || !in->one_sided)
-        return rc;
+    in->run_next = 0;
+    in->run_count = count;
+    in->zero_number = msg->u.zero.number;
+    return 0;
+}
+
+/* Place what is left of a ZERO. 1: nothing is; 0: more than this step may do. */
+static int place_runs(struct gw_page_in *in, uint64_t *budget, struct gw_error *err)
+{
+    if (in->run_count == 0)
+        return 1;
+    while (in->run_next < in->run_count) {
+        struct gw_zero_run *run = &in->runs[in->run_next];
+        struct gw_zero_run piece = *run;
+        piece.pages = gw_min_u64(run->pages, *budget);
+        if (piece.pages == 0)
+            return 0;
+        int rc = gw_place_zero(&in->placer, &piece, 1, err);
+        if (rc < 0)
+            return rc;
+        *budget -= piece.pages;
+        run->first_page += piece.pages;
+        run->pages -= piece.pages;
+        in->run_next += run->pages == 0;
+    }
+    in->run_count = 0;
+    if (!in->one_sided)
+        return 1;
     struct gw_message ack = {.type = GW_MSG_ZERO_ACK};
-    ack.u.number = msg->u.zero.number;
-    return gw_channel_send(in->channel, &ack);
+    ack.u.number = in->zero_number;
+    int rc = gw_channel_send(in->channel, &ack);
+    return rc < 0 ? rc : 1;
 }
 
 static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
 {
+    if (!is_open(in))
+        return gw_fail(err, -EPROTO, "FENCE before BLOCKS_OK");
     /* A source begins the next round only after this fence was joined, so one slot is enough. */
     if (atomic_load_explicit(&in->fenced.busy, memory_order_acquire))
         return gw_fail(err, -EPROTO, "FENCE %u: the one before it is not joined yet",
@@ -122,11 +168,18 @@ static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct 
     return 0;
 }
 
+/* 1: there is more to do at once; 0: not until something arrives. */
 static int read_messages(struct gw_page_in *in, struct gw_error *err)
 {
     struct gw_message msg;
-    int rc;
-    while ((rc = gw_channel_recv(in->channel, &msg, err)) > 0) {
+    uint64_t budget = PLACE_PAGES;
+    for (unsigned i = 0; i < MESSAGES_MAX; i++) {
+        int rc = place_runs(in, &budget, err);
+        if (rc <= 0)
+            return rc < 0 ? rc : 1;
+        rc = gw_channel_recv(in->channel, &msg, err);
+        if (rc <= 0)
+            return rc;
         if (msg.type == GW_MSG_ZERO)
             rc = on_zero(in, &msg, err);
         else if (msg.type == GW_MSG_FENCE)
@@ -137,7 +190,7 @@ static int read_messages(struct gw_page_in *in, struct gw_error *err)
         if (rc < 0)
             return rc;
     }
-    return rc;
+    return 1;
 }
 
 static void publish(struct gw_page_in *in)
@@ -158,7 +211,8 @@ static uint64_t step(void *engine, uint64_t now_ns)
     gw_mail_drain(&in->inbox, in);
     if (in->quit || in->lost)
         return GW_NEVER_NS;
-    int rc = read_messages(in, &err);
+    int more = read_messages(in, &err);
+    int rc = more;
     if (rc >= 0)
         rc = gw_channel_step(in->channel, now_ns, &err);
     publish(in);
@@ -166,7 +220,7 @@ static uint64_t step(void *engine, uint64_t now_ns)
         report_lost(in, &err);
         return GW_NEVER_NS;
     }
-    return gw_channel_wake_ns(in->channel);
+    return more ? now_ns : gw_channel_wake_ns(in->channel);
 }
 
 static bool is_over(const void *engine)
@@ -252,6 +306,11 @@ int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_er
         return rc;
     }
     return 0;
+}
+
+void gw_page_in_open(struct gw_page_in *in)
+{
+    atomic_store_explicit(&in->open, true, memory_order_release);
 }
 
 void gw_page_in_revoke(struct gw_page_in *in)

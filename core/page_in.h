@@ -28,6 +28,8 @@ struct gw_page_in *gw_page_in_new(const struct gw_page_in_config *config, struct
 struct gw_placer *gw_page_in_placer(struct gw_page_in *in);
 /* Takes @ep over, also on failure. */
 int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_error *err);
+/* Memory is ready, BLOCKS_OK is about to be said: zero runs and fences may come from here on. */
+void gw_page_in_open(struct gw_page_in *in);
 /* The peer can place nothing more; answered by revoked(). */
 void gw_page_in_revoke(struct gw_page_in *in);
 /* Ends the thread, closes the endpoint, frees. Takes NULL. */

@@ -147,9 +147,10 @@ struct gw_target {
 
     /* stream */
     struct gw_stream_order *order;
-    uint8_t *item; /* being assembled */
-    size_t item_bytes, item_room;
+    struct gw_item *item; /* being assembled */
+    size_t item_room;
     struct gw_item *items_first, **items_last;
+    unsigned items_waiting;
     bool ram_ended, eof_seen;
     struct gw_item *loading; /* the FULL section whose load() runs */
     struct gw_section loading_section;
@@ -157,6 +158,7 @@ struct gw_target {
 
     /* handover */
     bool prepare_seen;
+    uint32_t prepare_fence;
     struct gw_token token;
     bool source_has_digest;
     uint8_t source_digest[GW_DIGEST_BYTES], digest[GW_DIGEST_BYTES];

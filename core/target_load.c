@@ -10,6 +10,10 @@
 
 #include <string.h>
 
+/* More than any stream has (control/order.c): sections, header, RAM and end mark. What waits is held off
+ * the peer's credit by its bytes; this bounds what many small ones cost besides. */
+#define ITEMS_WAITING_MAX (16384u + 8u)
+
 /* ---- joining ----------------------------------------------------------------------------------- */
 
 static void say_joined(struct gw_target *tgt, uint32_t number)
@@ -124,7 +128,8 @@ void gw_target_drop_items(struct gw_target *tgt)
 {
     gw_free(tgt->item);
     tgt->item = NULL;
-    tgt->item_bytes = tgt->item_room = 0;
+    tgt->item_room = 0;
+    tgt->items_waiting = 0;
     while (tgt->items_first) {
         struct gw_item *item = tgt->items_first;
         tgt->items_first = item->next;
@@ -139,35 +144,43 @@ void gw_target_drop_items(struct gw_target *tgt)
 
 static int append(struct gw_target *tgt, struct gw_span data, struct gw_error *err)
 {
-    if (data.bytes > tgt->params.section_bytes_max + 4096 - tgt->item_bytes) {
+    size_t bytes_max = tgt->params.section_bytes_max + 4096;
+    size_t bytes = tgt->item ? tgt->item->bytes : 0;
+    if (data.bytes > bytes_max - bytes) {
         gw_fail_code(err, -E2BIG, GW_CODE_LIMIT, "a section is longer than x-section-max (%llu)",
                      (unsigned long long)tgt->params.section_bytes_max);
         gw_error_hint(err, "raise x-section-max at the target");
         return -E2BIG;
     }
-    size_t wanted = tgt->item_bytes + data.bytes;
+    size_t wanted = bytes + data.bytes;
+    if (wanted == 0)
+        return gw_fail(err, -EPROTO, "an empty item of the stream");
     if (wanted > tgt->item_room) {
-        size_t room = gw_max_u64(wanted, tgt->item_room * 2);
-        uint8_t *item = gw_realloc(tgt->item, room, 1);
+        size_t room = gw_max_u64(wanted, gw_min_u64(tgt->item_room * 2, bytes_max));
+        struct gw_item *item = gw_realloc(tgt->item, 1, sizeof(*item) + room);
         if (!item)
             return gw_fail(err, -ENOMEM, "a section of %zu bytes", wanted);
+        item->next = NULL;
         tgt->item = item;
         tgt->item_room = room;
     }
     if (data.bytes)
-        memcpy(tgt->item + tgt->item_bytes, data.data, data.bytes);
-    tgt->item_bytes = wanted;
+        memcpy(tgt->item->data + bytes, data.data, data.bytes);
+    tgt->item->bytes = wanted;
     return 0;
 }
 
 static int keep_item(struct gw_target *tgt, struct gw_error *err)
 {
-    struct gw_item *item = gw_zalloc(1, sizeof(*item) + tgt->item_bytes);
+    if (tgt->items_waiting == ITEMS_WAITING_MAX)
+        return gw_fail_code(err, -E2BIG, GW_CODE_LIMIT, "more than %u items of the stream wait",
+                            ITEMS_WAITING_MAX);
+    struct gw_item *item = gw_realloc(tgt->item, 1, sizeof(*item) + tgt->item->bytes);
     if (!item)
-        return gw_fail(err, -ENOMEM, "a section of %zu bytes", tgt->item_bytes);
-    item->bytes = tgt->item_bytes;
-    memcpy(item->data, tgt->item, tgt->item_bytes);
-    tgt->item_bytes = 0;
+        item = tgt->item; /* the room it grew by stays with it */
+    tgt->item = NULL;
+    tgt->item_room = 0;
+    tgt->items_waiting++;
     *tgt->items_last = item;
     tgt->items_last = &item->next;
     gw_channel_hold(tgt->channel, item->bytes);
@@ -305,6 +318,7 @@ void gw_target_next_item(struct gw_target *tgt)
         tgt->items_first = item->next;
         if (!tgt->items_first)
             tgt->items_last = &tgt->items_first;
+        tgt->items_waiting--;
         if (tgt->channel)
             gw_channel_release(tgt->channel, item->bytes);
         int rc = take_item(tgt, item, &err);
@@ -337,6 +351,12 @@ static void maybe_prepared(struct gw_target *tgt)
     struct gw_error err = GW_ERROR_INIT;
     if (!tgt->prepare_seen || !tgt->eof_seen || tgt->loading || tgt->step != GW_TGT_LOAD)
         return;
+    if (tgt->prepare_fence != tgt->fence) {
+        gw_fail(&err, -EPROTO, "PREPARE names fence %u, the final fence was %u", tgt->prepare_fence,
+                tgt->fence);
+        gw_target_fail(tgt, &err);
+        return;
+    }
     if (check_digest(tgt, &err) < 0) {
         gw_target_fail(tgt, &err);
         return;
@@ -355,6 +375,7 @@ void gw_target_on_prepare(struct gw_target *tgt, const struct gw_message *msg)
         return;
     }
     tgt->prepare_seen = true;
+    tgt->prepare_fence = msg->u.prepare.fence;
     tgt->token = msg->u.prepare.token;
     tgt->source_has_digest = msg->u.prepare.has_digest;
     memcpy(tgt->source_digest, msg->u.prepare.digest, sizeof(tgt->source_digest));

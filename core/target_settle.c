@@ -270,6 +270,7 @@ bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
     tgt->attempt = msg->u.ask.attempt;
     tgt->control = candidate->ep;
     tgt->channel = candidate->channel;
+    gw_channel_set_peer_timeout(tgt->channel, tgt->reply.peer_timeout_ns);
     if (outcome_of(tgt) == GW_OUTCOME_NONE && tgt->hs != GW_HT_ACQUIRING) {
         gw_error_clear(&tgt->err);
         gw_fail_code(&tgt->err, -ECONNABORTED, GW_CODE_VOID,

@@ -12,6 +12,9 @@
 
 #define FIRST_MESSAGE_NS (5 * GW_NS_PER_S)
 #define WISHES_KEPT 4096u
+/* Of a control connection's wire: hello has not said yet how patient the source is, and the kernel
+ * must not be less so. Until then, and after, beats decide. */
+#define PEER_TIMEOUT_NS_MAX (600 * GW_NS_PER_S)
 
 /* ---- connections ------------------------------------------------------------------------------- */
 
@@ -20,7 +23,7 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
 {
     struct gw_target *tgt = ctx;
     *dom = tgt->dom;
-    config->peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS;
+    config->peer_timeout_ns = PEER_TIMEOUT_NS_MAX;
     config->log = &tgt->log;
     if (preface->index == 0)
         return tgt->candidate_count < GW_CANDIDATES_MAX ? GW_ADMIT_OK : GW_ADMIT_LATER;
@@ -30,6 +33,7 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     if (owner >= tgt->reply.endpoints || tgt->page_open[owner] || tgt->step >= GW_TGT_READY ||
         !tgt->pages[owner])
         return GW_ADMIT_INDEX;
+    config->peer_timeout_ns = tgt->reply.peer_timeout_ns;
     config->place = &gw_placer_ops;
     config->place_ctx = gw_page_in_placer(tgt->pages[owner]);
     return GW_ADMIT_OK;
@@ -125,7 +129,7 @@ static int make_pages(struct gw_target *tgt, struct gw_error *err)
         struct gw_page_in_config config = {
             .owner = i,
             .ram = tgt->ram,
-            .peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS,
+            .peer_timeout_ns = tgt->reply.peer_timeout_ns,
             .engine_inbox = &tgt->inbox,
             .fenced = gw_target_on_fenced,
             .revoked = gw_target_on_revoked,
@@ -180,6 +184,7 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
     tgt->hello = msg->u.hello;
     tgt->control = candidate->ep;
     tgt->channel = candidate->channel;
+    gw_channel_set_peer_timeout(tgt->channel, tgt->reply.peer_timeout_ns);
     memcpy(tgt->session, attr.session, sizeof(tgt->session));
     tgt->in_session = true;
     tgt->step = GW_TGT_OFFER;
@@ -383,6 +388,8 @@ static void ready_done(struct gw_mail *mail, void *engine)
         return;
     }
     tgt->step = GW_TGT_ACTIVE;
+    for (unsigned i = 0; i < tgt->reply.endpoints; i++)
+        gw_page_in_open(tgt->pages[i]);
     gw_target_status(tgt, GW_STATUS_ACTIVE);
     say_blocks_ok(tgt);
 }

@@ -83,7 +83,7 @@ static void say_hello(struct raw_source *raw, uint64_t bytes, unsigned pages,
     hello->page_bytes = 4096;
     hello->endpoints = pages;
     hello->message_payload_max = GW_PAYLOAD_BYTES_MAX;
-    hello->blocks_max = 1;
+    hello->blocks_max = 8;
     hello->stripe_bytes = 2u << 20;
     hello->ram_bytes = bytes;
     hello->section_bytes_max = 1u << 20;
@@ -101,18 +101,19 @@ static void say_hello(struct raw_source *raw, uint64_t bytes, unsigned pages,
     raw->token.incarnation = raw->reply.incarnation;
 }
 
-static void offer(struct raw_source *raw, uint64_t bytes)
+void raw_offer(struct raw_source *raw, uint64_t bytes, unsigned count)
 {
     uint8_t buf[512];
     struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
-    struct gw_block_offer_msg block = {.name = BLOCK_NAME, .bytes = bytes, .page_bytes = 4096};
-    GW_ASSERT_EQ(gw_list_add_block(&list, &block), 0);
+    for (unsigned i = 0; i < count; i++) {
+        struct gw_block_offer_msg block = {.bytes = bytes, .page_bytes = 4096};
+        snprintf(block.name, sizeof(block.name), "ram%u", i);
+        GW_ASSERT_EQ(gw_list_add_block(&list, &block), 0);
+    }
     struct gw_message msg = {.type = GW_MSG_BLOCKS, .flags = GW_MSG_FLAG_LAST};
     msg.u.list.data = buf;
     msg.u.list.bytes = list.used;
     raw_say(raw->channel, &msg);
-    if (!raw_hear(raw, GW_MSG_BLOCKS_OK, &msg))
-        GW_FAIL("no BLOCKS_OK");
 }
 
 void raw_item(struct raw_source *raw, const struct gw_writer *item)
@@ -143,8 +144,8 @@ static void open_stream(struct raw_source *raw, uint64_t bytes)
     gw_writer_fini(&w);
 }
 
-void raw_source_open(struct raw_source *raw, const char *uri, uint64_t bytes, unsigned pages,
-                     uint64_t peer_timeout_ns)
+void raw_source_connect(struct raw_source *raw, const char *uri, uint64_t bytes, unsigned pages,
+                        uint64_t peer_timeout_ns)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_wire_config config = {.index = 0};
@@ -161,7 +162,16 @@ void raw_source_open(struct raw_source *raw, const char *uri, uint64_t bytes, un
         raw->page_channel[i] = open_channel(raw->page[i], peer_timeout_ns);
         raw->page_count++;
     }
-    offer(raw, bytes);
+}
+
+void raw_source_open(struct raw_source *raw, const char *uri, uint64_t bytes, unsigned pages,
+                     uint64_t peer_timeout_ns)
+{
+    struct gw_message msg;
+    raw_source_connect(raw, uri, bytes, pages, peer_timeout_ns);
+    raw_offer(raw, bytes, 1);
+    if (!raw_hear(raw, GW_MSG_BLOCKS_OK, &msg))
+        GW_FAIL("no BLOCKS_OK");
     open_stream(raw, bytes);
 }
 

@@ -25,6 +25,11 @@ struct raw_source {
  * block, waits for BLOCKS_OK, opens the stream. The caller dispatches the target's loop elsewhere. */
 void raw_source_open(struct raw_source *raw, const char *uri, uint64_t bytes, unsigned pages,
                      uint64_t peer_timeout_ns);
+/* The same in two halves: up to the page endpoints; then the offer, as far as it is to go. */
+void raw_source_connect(struct raw_source *raw, const char *uri, uint64_t bytes, unsigned pages,
+                        uint64_t peer_timeout_ns);
+/* @count blocks of @bytes, "ram0" and on; does not wait for BLOCKS_OK. */
+void raw_offer(struct raw_source *raw, uint64_t bytes, unsigned count);
 void raw_say(struct gw_channel *channel, const struct gw_message *msg);
 /* The next message of @type on the control endpoint; others are passed over. false: it ended. */
 bool raw_hear(struct raw_source *raw, enum gw_message_type type, struct gw_message *msg);
