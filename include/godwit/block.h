@@ -22,14 +22,14 @@ enum gw_block_kind {
 
 struct gw_block_desc {
     size_t struct_bytes; /* sizeof(struct gw_block_desc): how it grows */
-    const char *name;    /* unique, 1..GW_NAME_BYTES_MAX bytes; copied */
+    const char *name;    /* unique, 1..GW_NAME_BYTES_MAX bytes of printable ASCII; copied */
     void *host; /* aligned to page_bytes; borrowed until gw_source_free()/gw_target_free() */
     uint64_t size_bytes; /* a multiple of page_bytes, at least one page */
     uint32_t page_bytes; /* of the memory behind it: 4096, or the huge page size. Power of two.
                           * Dirty tracking and sending always work in units of 4096. */
     enum gw_block_kind kind;
     int fd;             /* memfd behind a shared mapping, or -1; borrowed like host */
-    uint64_t fd_offset; /* of host within fd */
+    uint64_t fd_offset; /* of host within fd, a multiple of page_bytes */
     uint32_t flags;     /* GW_BLOCK_* */
 };
 

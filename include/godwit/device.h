@@ -3,7 +3,9 @@
  *
  * A device's state is a sequence of big-endian values without tags or lengths, exactly as in the
  * savevm stream. A writer or reader is valid during the callback only. Both latch their first
- * error: later calls do nothing (a reader then yields zeros), and the callback's caller notices. */
+ * error: later calls do nothing (a reader then yields zeros), and the callback's caller notices.
+ * A writer's errors are -ENOMEM and -E2BIG: a section, head included, is at most the target's
+ * x-section-max. Costs a copy of the state at each side; both are inside the downtime. */
 #ifndef GODWIT_DEVICE_H
 #define GODWIT_DEVICE_H
 
@@ -31,13 +33,14 @@ GW_API void gw_reader_bytes(struct gw_reader *r, void *data, size_t bytes);
 /** gw_reader_error() - 0, or the latched negative errno (-EBADMSG: read past the end). */
 GW_API int gw_reader_error(const struct gw_reader *r);
 
-/* Order of saving: higher priority first, then order of adding. */
+/* Order of saving: higher priority first, then order of adding; loading follows the stream. One of
+ * save and load may be NULL: a device that is only ever sent, or only received. */
 struct gw_device_desc {
-    size_t struct_bytes;         /* sizeof(struct gw_device_desc) */
-    const char *name;            /* idstr of the section, 1..GW_NAME_BYTES_MAX bytes; copied */
+    size_t struct_bytes; /* sizeof(struct gw_device_desc) */
+    const char *name; /* idstr of the section, 1..255 bytes of printable ASCII but "ram"; copied */
     uint32_t instance_id;        /* with name, unique */
     uint32_t version_id;         /* written on save; the highest that load accepts */
-    uint32_t minimum_version_id; /* the lowest that load accepts */
+    uint32_t minimum_version_id; /* the lowest that load accepts; not above version_id */
     int32_t priority;            /* 0 unless others depend on it */
     uint32_t flags;              /* none yet: 0 */
     void *opaque;                /* first argument of both; borrowed until the owner is freed */

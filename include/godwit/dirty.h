@@ -24,14 +24,16 @@ extern "C" {
 #define GW_DIRTY_CAN_LOSE 16u /* may lose writes under load, and says so by -EOVERFLOW */
 
 /* All calls get the @ctx given with the table. Blocks are named by the id that
- * gw_source_add_block() returned. */
+ * gw_source_add_block() returned. Calls run on library threads ([worker]) and may take long;
+ * @err may be NULL (gw_error_set() takes that). All but final must be there. */
 struct gw_dirty_ops {
     size_t struct_bytes; /* sizeof(struct gw_dirty_ops) */
     const char *name;    /* for logs: "pagemap-scan", "kvm-log" */
     uint32_t flags;      /* GW_DIRTY_* */
 
     /* Begin to track @block. When it returns, every later write will be reported by some sync.
-     * Called at each start of a migration, for each block, before anything is read. [worker] */
+     * Called at each start of a migration, for each block, before anything is read. Failure fails
+     * the migration, before anything was sent. [worker] */
     int (*start)(void *ctx, unsigned block_id, const struct gw_block_desc *block,
                  struct gw_error *err);
 
@@ -39,7 +41,8 @@ struct gw_dirty_ops {
      * sync (or start), and re-arm those pages. Bit 0 of bitmap[0] is @first_page, which is a
      * multiple of 512 within the block; so is @pages unless the block ends there. Called for
      * disjoint ranges from several threads at once. Reporting too much is allowed. On failure the
-     * caller takes the whole range as dirty and tries once more. [worker] */
+     * caller takes the whole range as dirty and tries once more; a second failure fails the
+     * migration. [worker] */
     int (*sync)(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages, uint64_t *bitmap,
                 struct gw_error *err);
 
@@ -47,7 +50,8 @@ struct gw_dirty_ops {
      * pull device logs). May be NULL. [worker] */
     int (*final)(void *ctx, struct gw_error *err);
 
-    /* Stop tracking @block; always called after start, also after failures. [worker] */
+    /* Stop tracking @block; called once for each start that succeeded, also after failures.
+     * [worker] */
     void (*stop)(void *ctx, unsigned block_id);
 };
 
@@ -55,7 +59,8 @@ enum gw_dirty_method {
     GW_DIRTY_AUTO,         /* the best of the following that works here, in this order */
     GW_DIRTY_PAGEMAP_SCAN, /* userfaultfd async write-protect + PAGEMAP_SCAN (Linux >= 6.7) */
     GW_DIRTY_UFFD_WP,      /* userfaultfd write-protect, a fault per first write */
-    GW_DIRTY_SOFT_DIRTY,   /* clear_refs: process-wide; only one tracker per process */
+    GW_DIRTY_SOFT_DIRTY,   /* clear_refs: process-wide; only one tracker per process. Never
+                            * re-arms: all that was written since the start is sent each round */
 };
 
 struct gw_dirty; /* one ready-made source; serves any number of blocks of this process */
@@ -65,8 +70,15 @@ struct gw_dirty; /* one ready-made source; serves any number of blocks of this p
  * @method: GW_DIRTY_AUTO probes by behaviour (arm a page, store, look) and takes the best.
  * @log:    told which was chosen and why better ones were not; copied; may be NULL.
  *
- * Return: 0 and @dirty, or -EOPNOTSUPP (err names each mechanism and why it failed, with the fix),
- *   -EPERM (no permission for the method asked for), -ENOMEM.
+ * Takes some descriptors and, for GW_DIRTY_UFFD_WP, a thread; the guest pays from start on.
+ *
+ * Return: 0 and @dirty, or
+ *   -EOPNOTSUPP  it does not work here; of AUTO, none does (err: each one's why, one fix)
+ *   -EPERM       no permission for the method asked for
+ *   -ENOSYS      no userfaultfd in this kernel or container, and the method asked for needs it
+ *   -EBUSY       soft-dirty was asked for, and another migration of this process uses it
+ *   -EINVAL      no such method
+ *   -EMFILE, -ENOMEM, -EAGAIN (no thread), or another errno of a file in /proc
  */
 GW_API int gw_dirty_open(enum gw_dirty_method method, const struct gw_log *log,
                          struct gw_dirty **dirty, struct gw_error *err);
@@ -77,10 +89,12 @@ GW_API const struct gw_dirty_ops *gw_dirty_kernel_ops(const struct gw_dirty *dir
 /** gw_dirty_method_name() - "pagemap-scan", "uffd-wp", "soft-dirty", "auto". Static storage. */
 GW_API const char *gw_dirty_method_name(enum gw_dirty_method method);
 
-/** gw_dirty_probe() - does @method work here? Return 0, or a negative errno with why and the fix. */
+/** gw_dirty_probe() - does @method work here? It is opened, tried and closed.
+ *  Return 0 (also for a soft-dirty that is in use), or as gw_dirty_open(). */
 GW_API int gw_dirty_probe(enum gw_dirty_method method, struct gw_error *err);
 
-/** gw_dirty_close() - after the source that used it was freed. Takes NULL. */
+/** gw_dirty_close() - after the source that used it was freed. Takes NULL. Memory that is still
+ *  tracked is released first: its writers go on. */
 GW_API void gw_dirty_close(struct gw_dirty *dirty);
 
 #ifdef __cplusplus

@@ -22,10 +22,12 @@ struct gw_finding {
 /* Called once per finding; texts are valid during the call. */
 typedef void gw_finding_fn(void *ctx, const struct gw_finding *finding);
 
-/** gw_doctor_run() - probe by doing; takes well under a second, leaves nothing behind.
+/** gw_doctor_run() - probe by doing; leaves nothing behind. Takes well under a second, beside a look-up
+ *  of @uri's host name. Calls @found on this thread.
  *  @uri: also check whether a listening peer there can be reached; may be NULL.
  *  @found: NULL: only judge whether @uri is well-formed and of this build; nothing is probed.
- *  Return: how many needed things are not ok, or -EINVAL for a malformed @uri. */
+ *  Return: how many needed things are not ok, or -EINVAL for a @uri that is malformed or of a wire
+ *  that is not in this build. A peer that cannot be reached is a finding. */
 GW_API int gw_doctor_run(const char *uri, gw_finding_fn *found, void *ctx, struct gw_error *err);
 
 #ifdef __cplusplus

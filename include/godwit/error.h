@@ -69,7 +69,7 @@ struct gw_error {
 GW_API const char *gw_code_name(enum gw_code code);
 
 /** gw_error_set() - fill @err; for callbacks of an embedder. [any thread]
- *  @rc: negative errno. Cuts texts that are too long. Clears place, hint and peer.
+ *  @rc: negative errno. Cuts texts that are too long. Clears phase, place, hint and peer.
  *  Return: @rc, so that a callback can write `return gw_error_set(...)`. */
 GW_API int gw_error_set(struct gw_error *err, int rc, enum gw_code code, const char *format, ...)
     GW_PRINTF(4, 5);

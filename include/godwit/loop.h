@@ -18,13 +18,14 @@ extern "C" {
 
 struct gw_loop;
 
-/** gw_loop_new() - Return: 0, or -ENOMEM, -EMFILE; @loop is set on success only. */
+/** gw_loop_new() - Return: 0, or -ENOMEM, -EMFILE, -ENFILE; @loop is set on success only. */
 GW_API int gw_loop_new(struct gw_loop **loop, struct gw_error *err);
 
 /** gw_loop_fd() - readable while gw_dispatch() has work. Owned by the loop. */
 GW_API int gw_loop_fd(const struct gw_loop *loop);
 
-/** gw_dispatch() - run the callbacks that wait; never blocks by itself.
+/** gw_dispatch() - run the callbacks that wait, and those that come while they run; never blocks by
+ *  itself.
  *  Return: how many ran, 0 if none waited, -EDEADLK if called from inside a callback. */
 GW_API int gw_dispatch(struct gw_loop *loop);
 

@@ -18,7 +18,7 @@ struct gw_params; /* a set of values; a plain value: copied by those who take it
 GW_API struct gw_params *gw_params_new(void);         /* all defaults; NULL: out of memory */
 GW_API void gw_params_free(struct gw_params *params); /* takes NULL */
 /** gw_params_set() - @value as text: "200M", "on", "fail".
- *  Return: 0; -EINVAL (unknown name with the nearest ones as hint, malformed or out of range value:
+ *  Return: 0; -EINVAL (unknown name, with one that is near as hint; malformed or out of range value:
  *  @params is unchanged). */
 GW_API int gw_params_set(struct gw_params *params, const char *name, const char *value,
                          struct gw_error *err);
@@ -35,7 +35,8 @@ struct gw_param_info {
     bool live;                 /* gw_source_set() may change it while a migration runs */
 };
 
-/** gw_param_list() - the @index-th parameter. Return false after the last. */
+/** gw_param_list() - the @index-th parameter; set info->struct_bytes first. Texts are static.
+ *  Return false after the last. */
 GW_API bool gw_param_list(unsigned index, struct gw_param_info *info);
 
 /** gw_size_parse() - "4k" "2M" "1G" "1T": 1024-based bytes; "1GiB" as written (KiB MiB GiB TiB),

@@ -36,9 +36,11 @@ struct gw_source_ops {
      * proved that it did not run. Must not fail lightly: on failure the guest stays paused (event
      * RETAKE), gw_source_resolve(RESUME) tries again. */
     int (*resume)(void *ctx, struct gw_error *err);
-    /* Give up what only one host may hold: disk locks, network presence. Right before COMMIT. */
+    /* Give up what only one host may hold: disk locks, network presence. Right before COMMIT. On
+     * failure the migration is backed out, by retake and resume. */
     int (*release)(void *ctx, struct gw_error *err);
-    /* Take it back, before resume. */
+    /* Take it back, before resume; only if release was called, also if that failed half way. On
+     * failure as resume. */
     int (*retake)(void *ctx, struct gw_error *err);
     void (*event)(void *ctx, const struct gw_event *event);
 };
@@ -50,44 +52,52 @@ struct gw_source_config {
     void *ctx;
     const struct gw_params *params; /* copied; NULL: defaults */
     const struct gw_log *log;       /* copied; NULL: silent */
-    const char *machine; /* machine type, in the stream's configuration; NULL: "godwit" */
+    const char *machine; /* machine type, in the stream's configuration: copied, at most 255 bytes
+                          * of printable ASCII; NULL: "godwit" */
 };
 
+/** gw_source_new() - starts two threads, for [worker] callbacks.
+ *  Return: 0, -EINVAL (struct_bytes, loop, ops, pause or resume not set, machine too long), -ENOMEM,
+ *  -EMFILE, -EAGAIN (no threads); @src is set on success only. */
 GW_API int gw_source_new(const struct gw_source_config *config, struct gw_source **src,
                          struct gw_error *err);
 
 /**
  * gw_source_add_block() - offer one range of guest memory.
- * @desc: copied. Its memory stays mapped, at this address, until gw_source_free().
+ * @desc: copied, its name too. Its memory stays mapped, at this address, until gw_source_free().
  *
  * Costs no I/O and pins nothing.
  *
  * Return: the block's id, counting from 0 in order of adding, or
- *   -EINVAL  host, size_bytes, page_bytes or name is malformed
+ *   -EINVAL  struct_bytes, name, host, size_bytes, page_bytes, kind, fd or fd_offset is malformed
  *   -EEXIST  the name is taken
- *   -E2BIG   too many blocks (65536)
- *   -EBUSY   the migration has started
+ *   -E2BIG   too many blocks (65536), or bytes (2^64)
+ *   -EBUSY   a migration runs
  *   -ENOMEM  out of memory; @src is unchanged, as after every failure
  */
 GW_API int gw_source_add_block(struct gw_source *src, const struct gw_block_desc *desc,
                                struct gw_error *err);
 /** gw_source_add_dirty() - one more dirty source; what any of them reports is sent. At least one
- *  is needed. @ops and @ctx are borrowed. Return: 0, -EBUSY, -E2BIG (more than 7). */
+ *  is needed. @ops is copied; its name and @ctx are borrowed until gw_source_free().
+ *  Return: 0, -EINVAL (struct_bytes, name, start, sync or stop not set), -EBUSY, -E2BIG (more than
+ *  7). */
 GW_API int gw_source_add_dirty(struct gw_source *src, const struct gw_dirty_ops *ops, void *ctx,
                                struct gw_error *err);
-/** gw_source_add_device() - @desc is copied. Return: 0, -EINVAL, -EEXIST, -EBUSY, -ENOMEM. */
+/** gw_source_add_device() - @desc is copied. Return: 0, -EINVAL (err says what),
+ *  -EEXIST (name and instance_id are taken), -EBUSY, -ENOMEM. */
 GW_API int gw_source_add_device(struct gw_source *src, const struct gw_device_desc *desc,
                                 struct gw_error *err);
 
 /** gw_source_start() - begin; returns at once, connecting happens in a library thread.
  *  @uri: "tcp:host:port", "tcp:[v6]:port", "unix:path".
  *  Return: 0, -EINVAL (uri, nothing to send, no dirty source), -EBUSY (already running, or its
- *  outcome is unknown: resolve it first), -ENOMEM, -EMFILE, -EAGAIN (no threads). */
+ *  outcome is unknown: resolve it first), -ENOMEM, -EAGAIN (no threads). What goes wrong later, a
+ *  refused address too, is told by ENDED and gw_source_wait(). */
 GW_API int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err);
 
 /** gw_source_cancel() - [any thread], any time, any number of times. Before COMMIT the guest resumes
  *  here and the status becomes cancelled. Return: 0: it will end soon; -EALREADY: COMMIT was
- *  decided (or it is over): the outcome is the target's; -ENOENT: not started. */
+ *  decided, or it is over, or it failed and waits for gw_source_resolve(); -ENOENT: not started. */
 GW_API int gw_source_cancel(struct gw_source *src);
 
 /** gw_source_continue() - leave pre-switchover (pause-before-switchover). [any thread]
@@ -108,20 +118,22 @@ enum gw_source_resolution {
 
 /** gw_source_resolve() - end an unknown outcome by the operator's knowledge. Waits for the library
  *  to act; callbacks may run inside. Return: 0; -EALREADY: it settled meanwhile (see the status);
- *  -EINVAL: nothing to resolve; -EDEADLK: inside a callback; the callback's error if resume or
- *  retake failed again. */
+ *  -EINVAL: nothing to resolve, or ABANDON after RETAKE; -EDEADLK: inside a callback; the
+ *  callback's error if resume or retake failed again. */
 GW_API int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolution,
                              struct gw_error *err);
 
 /** gw_source_wait() - dispatch until the migration ended, or its outcome is unknown after
- *  x-settle-timeout, or @timeout_ms passed (-1: no limit).
+ *  x-settle-timeout, or the guest cannot be resumed (RETAKE), or @timeout_ms passed (-1: no limit).
+ *  Only after gw_source_start(). May be called again.
  *  Return: 0: completed; -ECANCELED: cancelled, guest runs here; -EINPROGRESS: time-out, or outcome
  *  unknown: the guest is paused and the library goes on asking (err code "unknown-outcome");
  *  -EDEADLK: inside a callback; another negative errno: failed (err says why), the guest runs here
  *  unless code is "retake". */
 GW_API int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error *err);
 
-/** gw_source_stats() - a snapshot. [any thread] */
+/** gw_source_stats() - a snapshot; set stats->struct_bytes first. Of the last migration, once it
+ *  ended. [any thread] */
 GW_API void gw_source_stats(const struct gw_source *src, struct gw_stats *stats);
 /** gw_source_rounds() - the first @max rounds of this migration; set struct_bytes of the first
  *  element, which is then the array's stride. 256 are kept. [any thread] Return: how many there
@@ -130,14 +142,16 @@ GW_API unsigned gw_source_rounds(const struct gw_source *src, struct gw_round *r
                                  unsigned max);
 
 /** gw_source_block_discarded() - the guest gave [offset, offset + bytes) of a block back (balloon,
- *  hot-unplug): it reads as zero from now on and need not be sent as it was. Page-aligned. [any
- *  thread] Return: 0, -EINVAL. */
+ *  hot-unplug): it reads as zero from now on and need not be sent as it was. In units of 4096 bytes.
+ *  Call it after the memory was dropped (madvise, fallocate), which no page tracking reports: the
+ *  next sync takes the range as written. [any thread], but not while blocks are added.
+ *  Return: 0, -EINVAL. */
 GW_API int gw_source_block_discarded(struct gw_source *src, unsigned block_id, uint64_t offset,
                                      uint64_t bytes);
 
-/** gw_source_free() - cancels what runs, waits for it, frees. Takes NULL. A guest whose outcome is
- *  unknown stays paused: that knowledge is lost with the source. Not inside a callback: there it
- *  logs an error and frees nothing. */
+/** gw_source_free() - cancels what runs, waits for it (callbacks run inside), frees. Takes NULL. A guest
+ *  whose outcome is unknown stays paused: that knowledge is lost with the source. Not inside a
+ *  callback: there it logs an error and frees nothing. */
 GW_API void gw_source_free(struct gw_source *src);
 
 #ifdef __cplusplus

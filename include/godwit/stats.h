@@ -28,14 +28,15 @@ enum gw_status {
 GW_API const char *gw_status_name(enum gw_status status); /* "pre-switchover"; static storage */
 
 /* The downtime, taken apart. Each row from the clock of the side that did it; 0: did not happen.
- * Their sum is downtime within what two clocks can tell; digest_ns is not part of downtime. */
+ * The rows but three add up to the downtime: digest_ns is left out of it, device_save_ns runs beside
+ * sync_ns and puts_ns, fences_ns is inside wire_ns. A target knows its own rows only. */
 struct gw_ledger {
     uint64_t pause_ns;       /* source: the pause callback */
     uint64_t sync_ns;        /* source: last dirty sync */
     uint64_t puts_ns;        /* source: last pages handed to the wire */
     uint64_t fences_ns;      /* source: from the last page to the fences joined at the target */
     uint64_t device_save_ns; /* source */
-    uint64_t wire_ns;        /* what remains between the sides: messages and waiting for them */
+    uint64_t wire_ns;        /* what remains of the downtime: messages, waiting for them, fences */
     uint64_t revoke_ns;      /* target */
     uint64_t digest_ns;      /* both, the longer one; left out of downtime */
     uint64_t device_load_ns; /* target */
@@ -44,8 +45,11 @@ struct gw_ledger {
     uint64_t resume_ns;      /* target: the run callback */
 };
 
+/* At a source, of the migration that runs or ran last. A target fills status, total_ns (from hello),
+ * transferred_bytes (received), total_bytes, duplicate_pages, normal_pages, page_bytes, wire_name,
+ * endpoints, copied_bytes, wire_system_calls, its rows of the ledger and the digest. */
 struct gw_stats {
-    size_t struct_bytes;
+    size_t struct_bytes; /* set by the caller; on return, how much was filled in */
     enum gw_status status;
     uint64_t total_ns;    /* before the first connect to RUNNING received (or to the end) */
     uint64_t setup_ns;    /* before the first connect to the first round */

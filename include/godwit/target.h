@@ -35,10 +35,11 @@ struct gw_block_offer {
 /* Called inside gw_dispatch(); 0 or a negative errno with @err set. */
 struct gw_target_ops {
     size_t struct_bytes;
-    /* The source describes a block; fill @desc (host, kind, page_bytes, fd, fd_offset; name and
-     * size_bytes are already filled in and must stay) with memory of that size, or refuse. It must
-     * read as zero or be content that may be overwritten. Blocks are offered in order, before any
-     * byte of memory arrives. */
+    /* The source describes a block; fill @desc with memory of that size, or refuse. name, size_bytes
+     * and flags are filled in, the first two must stay; set host, and what is not so: kind anon,
+     * page_bytes 4096, fd -1, fd_offset 0. It must read as zero or be content that may be
+     * overwritten, and stay mapped until gw_target_free() or the next gw_target_listen(). Blocks are
+     * offered in order, before any byte of memory arrives. */
     int (*block_offered)(void *ctx, const struct gw_block_offer *offer, struct gw_block_desc *desc,
                          struct gw_error *err);
     /* Every block was taken and the memory is about to arrive. May be NULL. */
@@ -58,24 +59,30 @@ struct gw_target_config {
     void *ctx;
     const struct gw_params *params; /* copied; NULL: defaults */
     const struct gw_log *log;       /* copied; NULL: silent */
-    const char *machine;            /* must equal the source's; NULL: any */
+    const char *machine;            /* copied; must equal the source's; NULL: any */
     uint64_t ram_bytes_max;         /* refuse a larger guest at hello; 0: no limit */
 };
 
+/** gw_target_new() - starts two threads, for long work. Return: 0, -EINVAL (struct_bytes, loop, ops,
+ *  block_offered or run not set, machine longer than 255 bytes), -ENOMEM, -EMFILE, -EAGAIN (no
+ *  threads); @tgt is set on success only. */
 GW_API int gw_target_new(const struct gw_target_config *config, struct gw_target **tgt,
                          struct gw_error *err);
 /** gw_target_add_device() - @desc is copied. Before listen, or inside block_offered/blocks_ready.
- *  Return: 0, -EINVAL, -EEXIST, -EBUSY, -ENOMEM. */
+ *  Return: 0, -EINVAL (err says what), -EEXIST (name and instance_id are taken), -EBUSY, -ENOMEM. */
 GW_API int gw_target_add_device(struct gw_target *tgt, const struct gw_device_desc *desc,
                                 struct gw_error *err);
-/** gw_target_listen() - bind and begin to serve; port 0 takes a free one.
+/** gw_target_listen() - bind and begin to serve; port 0 takes a free one. Looks the host's name up,
+ *  which may take as long as the resolver does. Forgets the guest, and the outcome, before.
  *  Return: 0, -EINVAL, -EADDRINUSE, -EBUSY (already serving), ... with err and a hint. */
 GW_API int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *err);
-/** gw_target_uri() - where it listens, with the real port; NULL before listen. Valid until free. */
+/** gw_target_uri() - where it listens, with the real port; NULL before listen. Valid until free or the
+ *  next listen. */
 GW_API const char *gw_target_uri(const struct gw_target *tgt);
 
 /** gw_target_cancel() - end it: before the outcome is set it is voided. [any thread]
- *  Return: 0; -EALREADY: the outcome is set; -ENOENT: not listening. */
+ *  Return: 0: it will end soon; -EALREADY: the outcome is set or COMMIT was read, or it is over;
+ *  -ENOENT: not listening. */
 GW_API int gw_target_cancel(struct gw_target *tgt);
 
 enum gw_target_outcome {
@@ -88,9 +95,10 @@ enum gw_target_outcome {
 /** gw_target_outcome() - the write-once outcome of the guest that was served. [any thread] */
 GW_API enum gw_target_outcome gw_target_outcome(const struct gw_target *tgt);
 
-/** gw_target_claim() - while HOLDING: stop the hold timer and all reading, so that nothing but
- *  gw_target_resolve() decides. Return: 0: claimed; -EALREADY: the outcome is set (ask
- *  gw_target_outcome); -EINVAL: not prepared yet; -EDEADLK: inside a callback. Then fence the
+/** gw_target_claim() - from PREPARED on, above all while HOLDING: stop the hold timer and all reading,
+ *  so that nothing but gw_target_resolve() decides. Waits for the library to act; callbacks may run
+ *  inside. Return: 0: claimed; -EALREADY: the outcome is set (ask gw_target_outcome); -EINVAL: not
+ *  prepared yet, or COMMIT was read and acquire runs; -EDEADLK: inside a callback. Then fence the
  *  source, then resolve. */
 GW_API int gw_target_claim(struct gw_target *tgt);
 
@@ -102,21 +110,24 @@ enum gw_target_resolution {
 
 /** gw_target_resolve() - after claim. Callbacks run inside. Return: 0; -EINVAL: not claimed;
  *  -EDEADLK: inside a callback; -EALREADY: cancelled meanwhile; acquire's error if RUN could not
- *  acquire: it goes on holding, resolve again. */
+ *  acquire: it goes on holding, resolve again. 0 says nothing of run(): gw_target_wait() does. */
 GW_API int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolution,
                              struct gw_error *err);
 
-/** gw_target_wait() - dispatch until it ended or @timeout_ms passed (-1: no limit).
+/** gw_target_wait() - dispatch until it ended or @timeout_ms passed (-1: no limit). Only after
+ *  gw_target_listen(). May be called again.
  *  It ends when the source acknowledged the outcome or x-settle-timeout passed after it.
  *  Return: 0: the guest runs here; -ECANCELED: voided by cancel of either side; -EINPROGRESS:
  *  time-out; -EDEADLK: inside a callback; other negative errno: failed (err says why). The guest
  *  then does not run here, with one exception: if gw_target_outcome() is GW_TARGET_RUNNING, run()
  *  failed after the handover. The guest is this host's and must be started here, never at the source. */
 GW_API int gw_target_wait(struct gw_target *tgt, int timeout_ms, struct gw_error *err);
-GW_API void gw_target_stats(const struct gw_target *tgt, struct gw_stats *stats); /* [any thread] */
+/** gw_target_stats() - a snapshot; set stats->struct_bytes first. [any thread] */
+GW_API void gw_target_stats(const struct gw_target *tgt, struct gw_stats *stats);
 
-/** gw_target_free() - voids what is undecided, stops listening, frees. Takes NULL. Not inside a
- *  callback: there it logs an error and frees nothing. */
+/** gw_target_free() - voids what is undecided, stops listening, frees (callbacks run inside). Takes
+ *  NULL. An outcome that the source has not acknowledged is forgotten, and the source may stay paused
+ *  for ever. Not inside a callback: there it logs an error and frees nothing. */
 GW_API void gw_target_free(struct gw_target *tgt);
 
 #ifdef __cplusplus

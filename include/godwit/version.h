@@ -23,8 +23,9 @@ extern "C" {
 /** gw_version() - "MAJOR.MINOR.PATCH" of the library that runs. [any thread] Static storage. */
 GW_API const char *gw_version(void);
 
-/** gw_build_features() - optional parts and whether this build has them, as
- *  "verbs=no libfabric=no ..."; for --version and bug reports. [any thread] Static storage. */
+/** gw_build_features() - wires, and optional parts and whether the build found them, as
+ *  "wires=tcp,unix verbs=no libfabric=found ..."; for --version and bug reports. [any thread]
+ *  Static storage. */
 GW_API const char *gw_build_features(void);
 
 #ifdef __cplusplus
