@@ -25,6 +25,8 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
         ("the guest runs on here; mend what kept the target from taking it (a disk "
          "lock is the commonest), then migrate again"),
     [GW_CODE_VOID] = "the guest runs on here; the target's log says why it let go",
+    [GW_CODE_UNKNOWN] = ("before the guest is started anywhere, fence the other host or make sure "
+                         "that it does not run there"),
     [GW_CODE_IO] = "the guest runs on here; mend what the system call says, then migrate again",
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
 };

@@ -14,6 +14,8 @@
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
+/* Messages taken in one step: a peer that says more must not keep us from beating and from cancel. */
+#define MESSAGES_MAX 64u
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
@@ -148,7 +150,10 @@ int gw_source_say(struct gw_source *src, const struct gw_message *msg)
 {
     if (!src->channel)
         return -ENOTCONN;
-    return gw_channel_send(src->channel, msg);
+    int rc = gw_channel_send(src->channel, msg);
+    if (rc < 0 && rc != -EAGAIN)
+        src->unsaid = rc;
+    return rc;
 }
 
 /* ---- failing -------------------------------------------------------------------------------------------- */
@@ -287,7 +292,10 @@ static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_message msg;
     int rc = 0;
-    while (src->channel && (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
+    unsigned count = 0;
+    while (src->channel && count < MESSAGES_MAX &&
+           (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
+        count++;
         if (is_listening(src) && src->step < GW_SRC_LINGER)
             on_message(src, &msg);
         else if (msg.type == GW_MSG_OUTCOME)
@@ -297,11 +305,13 @@ static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
         rc = gw_channel_step(src->channel, now_ns, &err);
     if (!src->channel)
         return GW_NEVER_NS;
+    if (rc >= 0 && src->unsaid)
+        rc = gw_fail(&err, src->unsaid, "a message cannot be sent");
     if (rc < 0) {
         link_lost(src, &err);
         return now_ns;
     }
-    return gw_channel_wake_ns(src->channel);
+    return count == MESSAGES_MAX ? now_ns : gw_channel_wake_ns(src->channel);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */
@@ -429,21 +439,45 @@ static void take_cancel(struct gw_source *src)
     gw_source_fail(src, &err);
 }
 
-/* A slow callback is no death, but it has a budget; what it holds up ends when it returns. */
-static uint64_t judge_callback(struct gw_source *src, uint64_t now_ns)
+static const char *what_holds_up(const struct gw_source *src)
 {
-    if (!src->call.busy)
-        return GW_NEVER_NS;
-    uint64_t end_ns = src->call.asked_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
+    switch (src->step) {
+    case GW_SRC_PAUSE:
+        return "the pause callback did not return";
+    case GW_SRC_FINAL_SYNC:
+        return src->call.busy ? "a device's save did not return"
+                              : "the last dirty sync did not end";
+    case GW_SRC_FINAL_SEND:
+        return src->call.busy ? "a device's save did not return" : "no page left for the target";
+    default:
+        return "the target took nothing of the device state";
+    }
+}
+
+/* What a paused guest waits for has a budget: a callback as a whole, all else from one step forward to
+ * the next, for a slow wire is no reason to give up. A slow callback is no death; what it holds up ends
+ * when it returns. A digest takes as long as memory is large. */
+static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
+{
+    struct gw_sender_stats sent;
+    uint64_t tx_bytes;
+    gw_source_totals(src, &sent, &tx_bytes);
+    uint64_t moved = (uint64_t)src->step + sent.bytes + sent.duplicate_pages + src->fenced_count +
+                     src->syncs_busy + src->item_next + src->item_at;
+    bool digesting = src->step == GW_SRC_STREAM && src->work.busy;
+    if (moved != src->moved || digesting || src->moved_ns == 0) {
+        src->moved = moved;
+        src->moved_ns = now_ns;
+    }
+    uint64_t since_ns = src->call.busy ? src->call.asked_ns : src->moved_ns;
+    uint64_t end_ns = since_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
     if (now_ns < end_ns)
         return end_ns;
     struct gw_error err = GW_ERROR_INIT;
-    gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
-                 "%s did not return within x-device-timeout (%llu ms)",
-                 src->step == GW_SRC_PAUSE ? "the pause callback" : "a device's save",
-                 (unsigned long long)src->params.device_timeout_ms);
+    gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT, "%s within x-device-timeout (%llu ms)",
+                 what_holds_up(src), (unsigned long long)src->params.device_timeout_ms);
     gw_source_fail(src, &err);
-    return GW_NEVER_NS;
+    return now_ns;
 }
 
 static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
@@ -466,7 +500,10 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
         return GW_NEVER_NS;
     case GW_SRC_STREAM:
         gw_source_stream_step(src);
-        return src->item_next < src->item_count ? now_ns + GW_NS_PER_MS : GW_NEVER_NS;
+        if (src->step != GW_SRC_STREAM)
+            return now_ns;
+        return gw_min_u64(judge_pause(src, now_ns),
+                          src->item_next < src->item_count ? now_ns + GW_NS_PER_MS : GW_NEVER_NS);
     case GW_SRC_PREPARE:
         if (now_ns >= src->device_deadline_ns) {
             struct gw_error err = GW_ERROR_INIT;
@@ -482,7 +519,7 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_PAUSE:
     case GW_SRC_FINAL_SYNC:
     case GW_SRC_FINAL_SEND:
-        return judge_callback(src, now_ns);
+        return judge_pause(src, now_ns);
     case GW_SRC_LINGER:
     case GW_SRC_CLEANUP:
     case GW_SRC_OVER:

@@ -132,7 +132,7 @@ struct gw_source {
     struct gw_source_job connect;
     struct gw_uri connect_uri;
     struct gw_endpoint *connected; /* result of the connect job */
-    uint64_t connect_again_ns, connect_until_ns;
+    uint64_t connect_again_ns, connect_until_ns, hello_until_ns;
     struct gw_source_job work; /* track, digest, cleanup */
     struct gw_source_job sync[255];
     unsigned syncs_busy;
@@ -162,9 +162,11 @@ struct gw_source {
     bool items_saved, digest_done, prepare_sent;
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
     uint64_t precopy_bytes;
+    uint64_t moved, moved_ns; /* what the paused guest waits for: how far it is, since when */
 
     /* settle */
     bool link_up, asking_timer_runs;
+    int unsaid;       /* why a message could not even be queued: the link is as good as lost */
     bool abort_heard; /* the target has answered our ABORT: nothing more is to be said */
     uint32_t attempt;
     uint64_t settle_left_ns, settle_seen_ns, linger_until_ns;

@@ -57,6 +57,7 @@ static void keep_error(struct gw_source *src)
     src->stuck_err = src->call.err;
     src->stuck_err.code = GW_CODE_RETAKE;
     gw_error_phase(&src->stuck_err, "device");
+    gw_error_place(&src->stuck_err, "%s", src->uri.text);
     gw_error_hint(&src->stuck_err, "the guest stays paused here: mend the cause and call "
                                    "gw_source_resolve(GW_RESOLVE_RESUME)");
 }
@@ -127,6 +128,7 @@ static void tell_unknown(struct gw_source *src)
     gw_error_hint(&err, "the guest stays paused here and the target is asked on; look there: fence "
                         "it and resume here, or abandon this side if it runs there");
     gw_error_phase(&err, "device");
+    gw_error_place(&err, "%s", src->uri.text);
     gw_error_copy(&src->err, &err);
     pthread_mutex_lock(&src->stats_lock);
     gw_error_copy(&src->result_err, &err);
@@ -286,6 +288,7 @@ void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
         gw_error_clear(&src->err);
         gw_error_copy(&src->err, &err);
         gw_error_phase(&src->err, "device");
+        gw_error_place(&src->err, "%s", src->uri.text);
         src->end_status = GW_STATUS_FAILED;
         gw_source_event(src, msg->u.outcome.outcome == GW_OUTCOME_VOID ? GW_HSE_SAID_VOID
                                                                        : GW_HSE_SAID_DECLINED);
@@ -301,8 +304,14 @@ static void give_up(struct gw_source *src)
 {
     if (!atomic_load_explicit(&src->abandoned, memory_order_acquire))
         return;
-    if (src->hs == GW_HS_STUCK || src->hs == GW_HS_UNKNOWN || src->hs == GW_HS_ASKING)
-        gw_source_finish(src, GW_STATUS_FAILED);
+    if (src->hs != GW_HS_STUCK && src->hs != GW_HS_UNKNOWN && src->hs != GW_HS_ASKING)
+        return;
+    if (src->err.rc == 0)
+        gw_fail_code(&src->err, -ECONNABORTED, GW_CODE_UNKNOWN,
+                     "freed while the outcome was asked for; the guest stays paused here");
+    gw_error_phase(&src->err, "device");
+    gw_error_place(&src->err, "%s", src->uri.text);
+    gw_source_finish(src, GW_STATUS_FAILED);
 }
 
 static void take_resolution(struct gw_source *src)
@@ -321,6 +330,7 @@ static void take_resolution(struct gw_source *src)
                      "the outcome was not heard; by the operator's word the guest %s",
                      resume ? "goes on here" : "was given up here");
         gw_error_phase(&src->err, "device");
+        gw_error_place(&src->err, "%s", src->uri.text);
         src->end_status = GW_STATUS_FAILED;
         gw_source_close_link(src);
     }

@@ -15,13 +15,18 @@
 
 /* ---- connecting ------------------------------------------------------------------------------- */
 
+/* What one connection, or the answer to hello, may take. */
+static uint64_t setup_ns(const struct gw_source *src)
+{
+    return gw_max_u64(src->params.connect_timeout_ms, 1000) * GW_NS_PER_MS;
+}
+
 static void connect_run(struct gw_job *job)
 {
     struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, connect.job);
     struct gw_wire_config config = {
         .index = (uint16_t)src->connect.owner,
-        .deadline_ns =
-            gw_clock_ns() + gw_max_u64(src->params.connect_timeout_ms, 1000) * GW_NS_PER_MS,
+        .deadline_ns = gw_clock_ns() + setup_ns(src),
         .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
         .log = &src->log,
     };
@@ -55,6 +60,7 @@ void gw_source_close_link(struct gw_source *src)
     gw_ep_close(src->control);
     src->control = NULL;
     src->link_up = false;
+    src->unsaid = 0;
 }
 
 static void say_hello(struct gw_source *src)
@@ -80,6 +86,7 @@ static void say_hello(struct gw_source *src)
     struct gw_message msg = {.type = GW_MSG_HELLO};
     msg.u.hello = *hello;
     src->step = GW_SRC_HELLO;
+    src->hello_until_ns = gw_clock_ns() + setup_ns(src);
     gw_source_say(src, &msg);
 }
 
@@ -322,7 +329,7 @@ void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg)
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_fresh(&cursor, &fresh)) {
         struct gw_block *block = gw_ram_block(src->ram, id++);
-        if (block)
+        if (block && src->step == GW_SRC_OFFER) /* later its owners look at it */
             block->fresh = fresh;
     }
     if (src->step != GW_SRC_OFFER || id != gw_ram_block_count(src->ram)) {
@@ -355,6 +362,17 @@ uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns)
 {
     if (src->connect_again_ns <= now_ns)
         gw_source_connect(src);
+    if (src->step == GW_SRC_HELLO) {
+        if (now_ns < src->hello_until_ns)
+            return src->hello_until_ns;
+        struct gw_error err = GW_ERROR_INIT;
+        gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
+                     "the target did not answer hello within %llu ms",
+                     (unsigned long long)(setup_ns(src) / GW_NS_PER_MS));
+        gw_error_hint(&err, "raise x-connect-timeout, or see what the target does");
+        gw_source_fail(src, &err);
+        return now_ns;
+    }
     if (src->step == GW_SRC_OFFER && src->offer_next < gw_ram_block_count(src->ram)) {
         offer_blocks(src);
         return now_ns + GW_NS_PER_MS;

@@ -13,6 +13,8 @@
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
+/* Messages taken in one step: a peer that says more must not keep us from beating and from cancel. */
+#define MESSAGES_MAX 64u
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
@@ -131,7 +133,10 @@ int gw_target_say(struct gw_target *tgt, const struct gw_message *msg)
 {
     if (!tgt->channel)
         return -ENOTCONN;
-    return gw_channel_send(tgt->channel, msg);
+    int rc = gw_channel_send(tgt->channel, msg);
+    if (rc < 0 && rc != -EAGAIN)
+        tgt->unsaid = rc;
+    return rc;
 }
 
 /* ---- failing -------------------------------------------------------------------------------------------- */
@@ -162,6 +167,7 @@ void gw_target_close_link(struct gw_target *tgt)
     tgt->channel = NULL;
     gw_ep_close(tgt->control);
     tgt->control = NULL;
+    tgt->unsaid = 0;
 }
 
 static void link_lost(struct gw_target *tgt, const struct gw_error *err)
@@ -237,7 +243,10 @@ static uint64_t step_link(struct gw_target *tgt, uint64_t now_ns)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_message msg;
     int rc = 0;
-    while (tgt->channel && (rc = gw_channel_recv(tgt->channel, &msg, &err)) > 0) {
+    unsigned count = 0;
+    while (tgt->channel && count < MESSAGES_MAX &&
+           (rc = gw_channel_recv(tgt->channel, &msg, &err)) > 0) {
+        count++;
         if (is_welcome(tgt, msg.type))
             on_message(tgt, &msg);
     }
@@ -245,11 +254,13 @@ static uint64_t step_link(struct gw_target *tgt, uint64_t now_ns)
         rc = gw_channel_step(tgt->channel, now_ns, &err);
     if (!tgt->channel)
         return GW_NEVER_NS;
+    if (rc >= 0 && tgt->unsaid)
+        rc = gw_fail(&err, tgt->unsaid, "a message cannot be sent");
     if (rc < 0) {
         link_lost(tgt, &err);
         return now_ns;
     }
-    return gw_channel_wake_ns(tgt->channel);
+    return count == MESSAGES_MAX ? now_ns : gw_channel_wake_ns(tgt->channel);
 }
 
 /* ---- statistics ---------------------------------------------------------------------------------------------- */

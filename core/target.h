@@ -132,6 +132,7 @@ struct gw_target {
     uint64_t offered_bytes;
     bool offers_complete;
     struct gw_target_call call;
+    bool building; /* the loop's thread: block_offered or blocks_ready runs */
     struct gw_target_job work;
 
     struct gw_target_job prefault[GW_PREFAULT_JOBS];
@@ -162,6 +163,7 @@ struct gw_target {
     struct gw_token token;
     bool source_has_digest;
     uint8_t source_digest[GW_DIGEST_BYTES], digest[GW_DIGEST_BYTES];
+    int unsaid;       /* why a message could not even be queued: the link is as good as lost */
     uint32_t attempt; /* of the connection that is listened to; 0: the first one */
     uint64_t hold_until_ns, settle_until_ns, linger_until_ns;
     bool ack_seen;

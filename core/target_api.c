@@ -62,7 +62,7 @@ int gw_target_add_device(struct gw_target *tgt, const struct gw_device_desc *des
                          struct gw_error *err)
 {
     /* While running only from inside block_offered or blocks_ready: the engine waits for them. */
-    if (is_running(tgt) && !(tgt->call.busy && tgt->step == GW_TGT_READY))
+    if (is_running(tgt) && !tgt->building)
         return gw_fail(err, -EBUSY, "device '%s': the target is listening already",
                        desc->name ? desc->name : "");
     return gw_devices_add(&tgt->devices, desc, err);

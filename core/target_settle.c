@@ -53,6 +53,13 @@ static void say_prepared(struct gw_target *tgt)
 
 /* ---- callbacks ------------------------------------------------------------------------------------- */
 
+/* Of an error that came without: the phase is still the one in which it happened. */
+static void say_where(struct gw_target *tgt)
+{
+    gw_error_phase(&tgt->err, gw_status_name(tgt->stats.status));
+    gw_error_place(&tgt->err, "%s", tgt->uri_text);
+}
+
 /* gw_target_resolve() waits for this, if it is what the engine acts on. */
 static void answer_resolve(struct gw_target *tgt, int rc)
 {
@@ -73,7 +80,7 @@ static void acquire_finished(struct gw_target *tgt, int rc)
     if (rc < 0) {
         gw_error_clear(&tgt->err);
         gw_error_copy(&tgt->err, &tgt->call.err);
-        gw_error_phase(&tgt->err, "device");
+        say_where(tgt);
     }
     bool claimed = tgt->hs == GW_HT_CLAIM_TAKES;
     gw_target_event(tgt, rc < 0 ? GW_HTE_ACQUIRE_FAILED : GW_HTE_ACQUIRED);
@@ -100,6 +107,7 @@ static void start_finished(struct gw_target *tgt, int rc)
         /* A vCPU may have run: it is ours for better or worse, and that is what we say. */
         gw_error_clear(&tgt->err);
         gw_error_copy(&tgt->err, &tgt->call.err);
+        say_where(tgt);
         gw_error_hint(&tgt->err,
                       "the guest belongs to this host: start it here, never at the source");
         gw_log(&tgt->log, GW_LOG_ERROR, "target", "run failed after the handover: %s",
@@ -122,10 +130,12 @@ static void decided(struct gw_target *tgt, enum gw_outcome outcome)
     bool first = set_outcome(tgt, outcome);
     gw_assert(first); /* the engine alone sets it, and the table sets it once */
     settle_from_now(tgt);
-    if (outcome == GW_OUTCOME_RUNNING)
+    if (outcome == GW_OUTCOME_RUNNING) {
         gw_error_clear(&tgt->err);
-    else
-        gw_target_status(tgt, GW_STATUS_FAILING);
+        return;
+    }
+    say_where(tgt);
+    gw_target_status(tgt, GW_STATUS_FAILING);
 }
 
 static void hold(struct gw_target *tgt)

@@ -328,12 +328,14 @@ static int offer_one(struct gw_target *tgt, unsigned id, struct gw_error *err)
 /* On the loop's thread, all offers in one go. */
 static int offer_run(struct gw_target *tgt, struct gw_error *err)
 {
-    for (unsigned id = 0; id < tgt->offer_count; id++) {
-        int rc = offer_one(tgt, id, err);
-        if (rc < 0)
-            return rc;
-    }
-    return tgt->ops.blocks_ready ? tgt->ops.blocks_ready(tgt->ctx, err) : 0;
+    int rc = 0;
+    tgt->building = true;
+    for (unsigned id = 0; id < tgt->offer_count && rc == 0; id++)
+        rc = offer_one(tgt, id, err);
+    if (rc == 0 && tgt->ops.blocks_ready)
+        rc = tgt->ops.blocks_ready(tgt->ctx, err);
+    tgt->building = false;
+    return rc;
 }
 
 static void ready_run(struct gw_job *job)

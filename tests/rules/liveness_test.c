@@ -5,6 +5,7 @@
 #include "tests/shim/gw_test.h"
 #include "tests/support/pair.h"
 #include "tests/support/proxy.h"
+#include "tests/support/raw_peer.h"
 #include "transport/transport.h"
 
 #include <errno.h>
@@ -97,5 +98,179 @@ GW_TEST(liveness, clearing_of_much_memory_beats_meanwhile)
     pair_listen(&patience.pair);
     pair_start(&patience.pair);
     expect_arrived(&patience.pair);
+    end(&patience);
+}
+
+/* ---- what never ends ---------------------------------------------------------------------------- */
+
+struct mute { /* a target that takes the connection and beats, and says nothing else */
+    struct gw_listener *listener;
+    struct gw_domain *dom;
+    pthread_t thread;
+};
+
+static enum gw_admission admit_all(void *ctx, const struct gw_preface *preface,
+                                   struct gw_domain **dom, struct gw_wire_config *config)
+{
+    struct mute *mute = ctx;
+    (void)preface;
+    (void)config;
+    *dom = mute->dom;
+    return GW_ADMIT_OK;
+}
+
+static void *be_mute(void *arg)
+{
+    struct mute *mute = arg;
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_endpoint *ep = NULL;
+    while (gw_accept(mute->listener, admit_all, mute, &ep, &err) == 0)
+        usleep(1000); /* paces a loop that a connection ends */
+    struct gw_channel_config config = {
+        .ep = ep, .side = GW_CHANNEL_TARGET, .peer_timeout_ns = 400 * GW_NS_PER_MS};
+    struct gw_channel *channel = gw_channel_new(&config, &err);
+    raw_until_silent(ep, channel, &err);
+    gw_channel_free(channel);
+    gw_ep_close(ep);
+    return NULL;
+}
+
+static bool source_over(struct pair *pair)
+{
+    pair->source_rc = gw_source_wait(pair->src, 0, &pair->source_err);
+    return pair->source_rc != -EINPROGRESS;
+}
+
+GW_TEST(liveness, target_that_does_not_answer_hello_is_given_up)
+{
+    struct patience patience = {.pair = {.device_value = 1}};
+    struct mute mute = {0};
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_wire_config config = {.index = 0};
+    struct gw_uri uri;
+    begin(&patience);
+    set(patience.source_params, "x-connect-timeout", "100");
+    set(patience.source_params, "x-peer-timeout", "400");
+    pair_add_block(&patience.pair, "ram0", 1 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(&patience.pair);
+    GW_ASSERT_EQ(gw_uri_parse("tcp:127.0.0.1:0", &uri, &err), 0);
+    GW_ASSERT_EQ(gw_domain_open(uri.scheme, &config, &mute.dom, &err), 0);
+    GW_ASSERT_EQ(gw_listen(&uri, &config, &mute.listener, &err), 0);
+    GW_ASSERT_EQ(pthread_create(&mute.thread, NULL, be_mute, &mute), 0);
+    GW_ASSERT_EQ(gw_source_start(patience.pair.src, gw_listener_uri(mute.listener), &err), 0);
+    GW_EXPECT(pair_until(&patience.pair, source_over, 10));
+    GW_EXPECT_EQ(patience.pair.source_rc, -ETIMEDOUT);
+    GW_EXPECT_EQ(patience.pair.source_err.code, GW_CODE_TIMEOUT);
+    GW_EXPECT(patience.pair.source_runs);
+    gw_source_cancel(patience.pair.src);
+    pthread_join(mute.thread, NULL);
+    gw_listener_close(mute.listener);
+    gw_domain_close(mute.dom);
+    end(&patience);
+}
+
+/* A second dirty source, whose log hangs once the guest stands still. */
+static int hung_start(void *ctx, unsigned block_id, const struct gw_block_desc *block,
+                      struct gw_error *err)
+{
+    (void)ctx, (void)block_id, (void)block, (void)err;
+    return 0;
+}
+
+static int hung_sync(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
+                     uint64_t *bitmap, struct gw_error *err)
+{
+    struct patience *patience = ctx;
+    (void)block_id, (void)first_page, (void)pages, (void)bitmap, (void)err;
+    bool paused = patience->pair.pauses > 0;
+    atomic_store(&patience->blocked, paused);
+    while (paused && !atomic_load(&patience->let_go))
+        usleep(1000); /* paces a loop that a flag ends */
+    return 0;
+}
+
+static void hung_stop(void *ctx, unsigned block_id)
+{
+    (void)ctx, (void)block_id;
+}
+
+static const struct gw_dirty_ops hung_ops = {.struct_bytes = sizeof(hung_ops),
+                                             .name = "hung",
+                                             .start = hung_start,
+                                             .sync = hung_sync,
+                                             .stop = hung_stop};
+
+static bool guest_resumed(struct pair *pair)
+{
+    return pair->pauses > 0 && pair->resumes > 0 && pair->source_runs;
+}
+
+GW_TEST(liveness, last_dirty_sync_that_hangs_does_not_keep_the_guest_paused)
+{
+    struct patience patience = {.pair = {.device_value = 1}};
+    struct gw_error err = GW_ERROR_INIT;
+    begin(&patience);
+    set(patience.source_params, "x-device-timeout", "300");
+    pair_add_block(&patience.pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(&patience.pair);
+    GW_ASSERT_EQ(gw_source_add_dirty(patience.pair.src, &hung_ops, &patience, &err), 0);
+    pair_listen(&patience.pair);
+    pair_start(&patience.pair);
+    GW_EXPECT(pair_until(&patience.pair, guest_resumed, 10));
+    GW_EXPECT(patience.blocked);
+    atomic_store(&patience.let_go, true);
+    GW_EXPECT(pair_finish(&patience.pair, SECONDS));
+    GW_EXPECT_EQ(patience.pair.source_err.code, GW_CODE_TIMEOUT);
+    GW_EXPECT_EQ(patience.pair.runs, 0);
+    end(&patience);
+}
+
+static int save_much(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    static const uint8_t zero[65536];
+    (void)opaque, (void)err;
+    for (unsigned i = 0; i < 24 * MIB / sizeof(zero); i++)
+        gw_writer_bytes(w, zero, sizeof(zero));
+    return 0;
+}
+
+static int load_much(void *opaque, struct gw_reader *r, uint32_t version_id, struct gw_error *err)
+{
+    static uint8_t bytes[65536];
+    (void)opaque, (void)version_id, (void)err;
+    while (gw_reader_left(r) > 0)
+        gw_reader_bytes(r, bytes, sizeof(bytes));
+    return 0;
+}
+
+GW_TEST(liveness, device_state_that_is_not_taken_does_not_keep_the_guest_paused)
+{
+    struct patience patience = {.pair = {.device_value = 1}};
+    struct gw_device_desc device = {.struct_bytes = sizeof(device),
+                                    .name = "large",
+                                    .version_id = 1,
+                                    .minimum_version_id = 1,
+                                    .save = save_much,
+                                    .load = load_much};
+    struct gw_error err = GW_ERROR_INIT;
+    begin(&patience);
+    set(patience.source_params, "x-device-timeout", "500");
+    set(patience.target_params, "x-settle-timeout", "300");
+    set(patience.source_params, "x-settle-timeout", "300");
+    pair_add_block(&patience.pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(&patience.pair);
+    GW_ASSERT_EQ(gw_source_add_device(patience.pair.src, &device, &err), 0);
+    GW_ASSERT_EQ(gw_target_add_device(patience.pair.tgt, &device, &err), 0);
+    pair_listen(&patience.pair);
+    struct proxy *proxy = proxy_new(gw_target_uri(patience.pair.tgt));
+    /* The way to the target is blocked; its beats go on arriving. */
+    unsigned rule = proxy_on(proxy, PROXY_TO_TARGET, GW_MSG_STREAM, 4, PROXY_HOLD);
+    GW_ASSERT_EQ(gw_source_start(patience.pair.src, proxy_uri(proxy), &err), 0);
+    GW_EXPECT(pair_until(&patience.pair, guest_resumed, 10));
+    proxy_release(proxy, rule);
+    GW_EXPECT(pair_finish(&patience.pair, SECONDS));
+    GW_EXPECT_EQ(patience.pair.source_err.code, GW_CODE_TIMEOUT);
+    GW_EXPECT_EQ(patience.pair.runs, 0);
+    proxy_free(proxy);
     end(&patience);
 }
