@@ -66,7 +66,8 @@ void gw_domain_close(struct gw_domain *dom)
 int gw_connect(struct gw_domain *dom, const struct gw_uri *uri, const struct gw_wire_config *config,
                struct gw_endpoint **ep, struct gw_error *err)
 {
-    if (find(uri->scheme) != dom->ops)
+    const struct gw_transport_ops *ops = find(uri->scheme);
+    if (!ops || ops != dom->ops)
         return gw_fail(err, -EINVAL, "%s: a domain of wire '%s' cannot connect there", uri->text,
                        dom->ops->scheme);
     return dom->ops->connect(dom, uri, config, ep, err);

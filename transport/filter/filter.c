@@ -14,6 +14,7 @@
 
 static const struct gw_filter *const filters[] = {
     &gw_tap_filter,
+    &gw_fault_filter,
 };
 
 #define FILTER_COUNT (sizeof(filters) / sizeof(filters[0]))

@@ -55,6 +55,7 @@ struct gw_filter {
     void (*endpoint_free)(struct gw_filter_endpoint *ep);
 };
 
+extern const struct gw_filter gw_fault_filter;
 extern const struct gw_filter gw_tap_filter;
 
 /* ---- addresses ------------------------------------------------------------------------------ */

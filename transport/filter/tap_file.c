@@ -16,7 +16,8 @@
 void gw_tap_head_encode(const struct gw_tap_head *head, uint8_t bytes[GW_TAP_HEAD_BYTES])
 {
     memset(bytes, 0, GW_TAP_HEAD_BYTES);
-    memcpy(bytes, GW_TAP_MAGIC, GW_TAP_MAGIC_BYTES);
+    static const uint8_t magic[GW_TAP_MAGIC_BYTES] = {'G', 'W', 'T', 'A', 'P', '\n'};
+    memcpy(bytes, magic, sizeof(magic));
     gw_be16_store(bytes + 6, GW_TAP_VERSION);
     memcpy(bytes + 8, head->session, GW_SESSION_BYTES);
     gw_be16_store(bytes + 24, head->index);
