@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <godwit/params.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define RAM_BYTES_MAX (UINT64_C(1) << 44)
 #define DEVICE_STATE_BYTES_MAX (UINT64_C(1) << 30)
@@ -45,7 +47,8 @@ static bool parse_count(const char *text, uint64_t max, uint64_t *value)
     if (text[0] < '0' || text[0] > '9')
         return false;
     errno = 0;
-    unsigned long long number = strtoull(text, &end, 0);
+    /* 010 is ten: nobody counts vCPUs in octal. */
+    unsigned long long number = strtoull(text, &end, strncmp(text, "0x", 2) == 0 ? 16 : 10);
     if (errno || *end || number > max)
         return false;
     *value = number;
@@ -182,31 +185,62 @@ int gw_guest_config_set(struct gw_guest_config *config, const char *name, const 
     return -ENOENT;
 }
 
-static int fail_config(struct gw_error *err, const char *what)
+static int GW_PRINTF(3, 4)
+    fail_config(struct gw_error *err, const char *hint, const char *format, ...)
 {
-    return gw_error_set(err, -EINVAL, GW_CODE_INVALID, "guest: %s", what);
+    char text[200];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    gw_error_set(err, -EINVAL, GW_CODE_INVALID, "guest: %s", text);
+    gw_error_hint(err, "%s", hint);
+    return -EINVAL;
+}
+
+static int check_ram(const struct gw_guest_config *config, struct gw_error *err)
+{
+    const char *kind = gw_guest_kind_name(config->memory);
+    uint64_t page = gw_guest_kind_page_bytes(config->memory);
+    if (config->ram_bytes == 0 || config->ram_bytes % page)
+        return fail_config(err, page > GW_GUEST_PAGE ? "--ram 2M, 512M, 1G" : "--ram 4k, 2M, 1G",
+                           "%" PRIu64 " bytes of memory are not whole pages of %" PRIu64
+                           ", which %s memory has",
+                           config->ram_bytes, page, kind);
+    if (config->ram_bytes > RAM_BYTES_MAX)
+        return fail_config(err, "--ram 16T or less", "%" PRIu64 " bytes of memory are too many",
+                           config->ram_bytes);
+    return 0;
 }
 
 int gw_guest_config_check(const struct gw_guest_config *config, struct gw_error *err)
 {
-    if (config->ram_bytes == 0 || config->ram_bytes % GW_GUEST_PAGE ||
-        config->ram_bytes > RAM_BYTES_MAX)
-        return fail_config(err, "its memory must be whole pages of 4096 bytes, 16 TiB at most");
-    if (config->vcpus == 0 || config->vcpus > GW_GUEST_VCPUS_MAX ||
-        config->vcpus > config->ram_bytes / GW_GUEST_PAGE)
-        return fail_config(err, "it must have 1 to 256 vCPUs, and a page for each");
+    int rc = check_ram(config, err);
+    if (rc < 0)
+        return rc;
+    if (config->vcpus == 0 || config->vcpus > GW_GUEST_VCPUS_MAX)
+        return fail_config(err, "--vcpus 1 to 256", "it cannot have %" PRIu32 " vCPUs",
+                           config->vcpus);
+    if (config->vcpus > config->ram_bytes / GW_GUEST_PAGE)
+        return fail_config(err, "fewer --vcpus or more --ram",
+                           "%" PRIu32 " vCPUs need a page of 4096 bytes each, it has %" PRIu64,
+                           config->vcpus, config->ram_bytes / GW_GUEST_PAGE);
     if (config->device_state_bytes > DEVICE_STATE_BYTES_MAX)
-        return fail_config(err, "its device state must not exceed 1 GiB");
+        return fail_config(err, "--device-state 1G or less",
+                           "%" PRIu64 " bytes of device state are too many",
+                           config->device_state_bytes);
     if ((unsigned)config->fill >= GW_FILL_COUNT_ || config->percent_zero > 100)
-        return fail_config(err, "unknown fill");
+        return fail_config(err, "", "unknown fill");
     if ((unsigned)config->pattern >= GW_PATTERN_COUNT_)
-        return fail_config(err, "unknown pattern");
+        return fail_config(err, "", "unknown pattern");
     if (config->pattern == GW_PATTERN_HOT &&
         (config->hot_writes > 100 || config->hot_pages == 0 || config->hot_pages > 100))
-        return fail_config(err, "a hot pattern is in percent, and of some pages");
+        return fail_config(err, "--pattern hot:90/10",
+                           "a hot pattern is in percent, and of some pages");
     if (config->pattern == GW_PATTERN_ZIPF &&
         !(config->zipf_exponent > 0 && config->zipf_exponent <= ZIPF_EXPONENT_MAX))
-        return fail_config(err, "a zipf pattern's exponent is above 0, 10 at most");
+        return fail_config(err, "--pattern zipf:1.1",
+                           "a zipf pattern's exponent is above 0, 10 at most");
     return 0;
 }
 
@@ -237,9 +271,27 @@ static enum gw_block_kind table_kind(enum gw_block_kind ram_kind)
     return ram_kind == GW_BLOCK_HUGETLB ? GW_BLOCK_MEMFD : ram_kind;
 }
 
+/* What the fill is going to touch, at least. */
+static uint64_t touched_bytes(const struct gw_guest_config *config)
+{
+    struct stat info;
+    switch (config->fill) {
+    case GW_FILL_ZERO:
+        return 0;
+    case GW_FILL_MIXED:
+        return config->ram_bytes / 100 * (100 - config->percent_zero);
+    case GW_FILL_FILE:
+        return stat(config->path, &info) == 0 ? (uint64_t)info.st_blocks * 512 : 0;
+    default:
+        return config->ram_bytes;
+    }
+}
+
 int gw_guest_new(const struct gw_guest_config *config, struct gw_guest **out, struct gw_error *err)
 {
     int rc = gw_guest_config_check(config, err);
+    if (rc == 0)
+        rc = gw_guest_memory_afford(config->memory, touched_bytes(config), "ram", err);
     if (rc < 0)
         return rc;
     struct gw_guest *guest = create(err);
@@ -318,6 +370,8 @@ int gw_guest_offer(struct gw_guest *guest, const char *name, uint64_t bytes, uin
         return gw_error_set(err, -EINVAL, GW_CODE_BLOCK,
                             "block '%s': %" PRIu64 " bytes are no size of a guest's memory", name,
                             bytes);
+    if (memory == &guest->table)
+        kind = table_kind(kind);
     if (!gw_guest_reserve_take(guest->reserve, kind, bytes, memory)) {
         int rc = gw_guest_memory_map(memory, kind, bytes, name, err);
         if (rc < 0)

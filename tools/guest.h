@@ -63,6 +63,14 @@ void gw_guest_config_init(struct gw_guest_config *config);
 int gw_guest_config_set(struct gw_guest_config *config, const char *name, const char *value,
                         struct gw_error *err);
 
+/* Can there be such a guest? Return: 0; -EINVAL, err has a hint that names options. */
+int gw_guest_config_check(const struct gw_guest_config *config, struct gw_error *err);
+
+/* Memory that this machine could give now, its swap left out unless @with_swap; 0: not known. */
+uint64_t gw_guest_memory_free(bool with_swap);
+/* Bytes of all blocks of a guest with so much memory. */
+uint64_t gw_guest_total_bytes(uint64_t ram_bytes);
+
 struct gw_guest;
 
 /* Map and fill, by as many threads as there are CPUs. vCPUs are not started. */

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FILL_STREAM UINT64_C(0xcbf29ce484222325)
@@ -149,36 +150,52 @@ static int file_slice(void *ctx, uint64_t slice)
     return 0;
 }
 
-static int fail_file(const struct gw_guest *guest, const char *what, struct gw_error *err)
+static int fail_file(const struct gw_guest *guest, int rc, const char *what, const char *hint,
+                     struct gw_error *err)
 {
-    int rc = -errno;
-    return gw_error_set(err, rc, GW_CODE_IO, "fill: file '%s': %s: %s", guest->config.path, what,
-                        strerrordesc_np(-rc));
+    gw_error_set(err, rc, GW_CODE_IO, "fill: file '%s': %s: %s", guest->config.path, what,
+                 strerrordesc_np(-rc));
+    gw_error_hint(err, "%s", hint);
+    return rc;
+}
+
+/* Without waiting: the other end of a pipe may never come. */
+static int open_file(const struct gw_guest *guest, int *fd, struct gw_error *err)
+{
+    struct stat info;
+    off_t bytes = -1;
+    *fd = open(guest->config.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0)
+        return fail_file(guest, -errno, "open", "--fill file:PATH takes a file that can be read",
+                         err);
+    if (fstat(*fd, &info) == 0 && (S_ISREG(info.st_mode) || S_ISBLK(info.st_mode)))
+        bytes = lseek(*fd, 0, SEEK_END);
+    if (bytes < 0) {
+        gw_error_set(err, -EINVAL, GW_CODE_INVALID, "fill: '%s' is neither a file nor a disk",
+                     guest->config.path);
+        gw_error_hint(err, "a pipe or a folder will not do: --fill file:PATH of a RAM image");
+        return -EINVAL;
+    }
+    if ((uint64_t)bytes <= guest->config.ram_bytes)
+        return 0;
+    gw_error_set(err, -EINVAL, GW_CODE_INVALID, "fill: file '%s' has %jd bytes, the guest %" PRIu64,
+                 guest->config.path, (intmax_t)bytes, guest->config.ram_bytes);
+    gw_error_hint(err, "give it --ram %jd or more",
+                  (intmax_t)((bytes + GW_GUEST_PAGE - 1) / GW_GUEST_PAGE * GW_GUEST_PAGE));
+    return -EINVAL;
 }
 
 static int fill_file(struct gw_guest *guest, struct gw_error *err)
 {
     struct file_fill fill = {.guest = guest};
-    fill.fd = open(guest->config.path, O_RDONLY | O_CLOEXEC);
-    if (fill.fd < 0)
-        return fail_file(guest, "open", err);
-    int rc = 0;
-    off_t bytes = lseek(fill.fd, 0, SEEK_END);
-    if (bytes < 0) {
-        rc = fail_file(guest, "ask for its size", err);
-    } else if ((uint64_t)bytes > guest->config.ram_bytes) {
-        rc = gw_error_set(err, -EINVAL, GW_CODE_INVALID,
-                          "fill: file '%s' has %jd bytes, the guest %" PRIu64, guest->config.path,
-                          (intmax_t)bytes, guest->config.ram_bytes);
-        gw_error_hint(err, "give it --ram %jd or more", (intmax_t)bytes);
-    } else {
+    int rc = open_file(guest, &fill.fd, err);
+    if (rc == 0) {
         rc = gw_guest_parallel(file_slice, &fill, gw_guest_slices(guest));
-        if (rc < 0) {
-            errno = -rc;
-            rc = fail_file(guest, "read", err);
-        }
+        if (rc < 0)
+            fail_file(guest, rc, "read", "is the disk in order?", err);
     }
-    close(fill.fd);
+    if (fill.fd >= 0)
+        close(fill.fd);
     guest->base_hash = atomic_load_explicit(&fill.hash, memory_order_relaxed);
     return rc;
 }

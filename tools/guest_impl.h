@@ -132,6 +132,10 @@ bool gw_guest_reserve_take(struct gw_guest_reserve *reserve, enum gw_block_kind 
  * or they become memory. NULL: all may be read (or memory was short, and holes are lost). For free(). */
 uint64_t *gw_guest_memory_data(const struct gw_guest_memory *memory);
 const char *gw_guest_kind_name(enum gw_block_kind kind);
+uint32_t gw_guest_kind_page_bytes(enum gw_block_kind kind);
+/* Are @bytes that are about to be touched more than the machine has left? It would kill somebody. */
+int gw_guest_memory_afford(enum gw_block_kind kind, uint64_t bytes, const char *name,
+                           struct gw_error *err);
 
 /* ---- guest_parallel.c ------------------------------------------------------------------------ */
 
@@ -171,11 +175,6 @@ uint64_t gw_guest_pattern_page(const struct gw_guest_vcpu *vcpu, uint64_t nth);
 int gw_guest_vcpus_new(struct gw_guest *guest);
 unsigned gw_guest_owner(const struct gw_guest *guest, uint64_t page);
 void gw_guest_vcpus_end(struct gw_guest *guest); /* the threads end */
-
-/* ---- guest.c --------------------------------------------------------------------------------- */
-
-/* Could this be a guest? err says why not. */
-int gw_guest_config_check(const struct gw_guest_config *config, struct gw_error *err);
 
 /* ---- guest_device.c -------------------------------------------------------------------------- */
 

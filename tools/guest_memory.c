@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -37,6 +38,49 @@ const char *gw_guest_kind_name(enum gw_block_kind kind)
     }
     return "unknown";
 }
+
+uint32_t gw_guest_kind_page_bytes(enum gw_block_kind kind)
+{
+    return kind == GW_BLOCK_HUGETLB ? (uint32_t)HUGE_BYTES : GW_GUEST_PAGE;
+}
+
+/* ---- how much there is ----------------------------------------------------------------------- */
+
+uint64_t gw_guest_memory_free(bool with_swap)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    char line[128];
+    uint64_t kib = 0;
+    uint64_t all_kib = 0;
+    while (file && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1 ||
+            (with_swap && sscanf(line, "SwapFree: %" SCNu64, &kib) == 1))
+            all_kib += kib;
+    }
+    if (file)
+        fclose(file);
+    return all_kib * 1024;
+}
+
+uint64_t gw_guest_total_bytes(uint64_t ram_bytes)
+{
+    return ram_bytes + gw_guest_table_bytes(ram_bytes / GW_GUEST_PAGE);
+}
+
+int gw_guest_memory_afford(enum gw_block_kind kind, uint64_t bytes, const char *name,
+                           struct gw_error *err)
+{
+    uint64_t free_bytes = gw_guest_memory_free(true);
+    if (kind == GW_BLOCK_HUGETLB || free_bytes == 0 || bytes <= free_bytes)
+        return 0; /* huge pages are counted when they are mapped */
+    gw_error_set(err, -ENOMEM, GW_CODE_NO_MEMORY,
+                 "memory '%s': %" PRIu64 " bytes are to be filled, this host has %" PRIu64 " left",
+                 name, bytes, free_bytes);
+    gw_error_hint(err, "ask for less, or free some");
+    return -ENOMEM;
+}
+
+/* ---- mapping --------------------------------------------------------------------------------- */
 
 static int fail_map(enum gw_block_kind kind, uint64_t bytes, const char *name, int rc,
                     struct gw_error *err)
@@ -94,13 +138,13 @@ int gw_guest_memory_map(struct gw_guest_memory *memory, enum gw_block_kind kind,
                         const char *name, struct gw_error *err)
 {
     struct gw_guest_memory m = {
-        .bytes = bytes, .page_bytes = GW_GUEST_PAGE, .kind = kind, .fd = -1};
-    if (kind == GW_BLOCK_HUGETLB)
-        m.page_bytes = (uint32_t)HUGE_BYTES;
+        .bytes = bytes, .page_bytes = gw_guest_kind_page_bytes(kind), .kind = kind, .fd = -1};
     if (bytes == 0 || bytes % m.page_bytes) {
         gw_error_set(err, -EINVAL, GW_CODE_INVALID,
-                     "memory '%s': %" PRIu64 " bytes are not whole pages of %" PRIu32, name, bytes,
-                     m.page_bytes);
+                     "memory '%s': %" PRIu64 " bytes are not whole pages of %" PRIu32
+                     ", which %s memory has",
+                     name, bytes, m.page_bytes, gw_guest_kind_name(kind));
+        gw_error_hint(err, "give the guest whole pages, or --memory anon or memfd here");
         return -EINVAL;
     }
     m.host = kind == GW_BLOCK_ANON ? map_anonymous(bytes) : map_shared(kind, bytes, name, &m.fd);
@@ -183,7 +227,9 @@ int gw_guest_reserve_new(enum gw_block_kind kind, uint64_t bytes, struct gw_gues
     uint64_t all = ((bytes + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1));
     if (kind != GW_BLOCK_HUGETLB)
         all += (table + HUGE_BYTES - 1) & ~(HUGE_BYTES - 1);
-    int rc = gw_guest_memory_map(&reserve->memory, kind, all, "reserve", err);
+    int rc = gw_guest_memory_afford(kind, all, "reserve", err);
+    if (rc == 0)
+        rc = gw_guest_memory_map(&reserve->memory, kind, all, "reserve", err);
     if (rc == 0)
         rc = touch(reserve, err);
     if (rc < 0) {

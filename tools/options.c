@@ -20,6 +20,9 @@
 #define FOR_TARGET (GW_FOR_RECEIVE | GW_FOR_TRY)
 #define FOR_ALL (FOR_RUN | GW_FOR_DOCTOR)
 
+#define SECONDS_MAX 1e6
+#define CONNECT_SECONDS_MAX 3600.0 /* x-connect-timeout's */
+
 enum option_id {
     OPTION_GUEST = 256, /* a guest's: gw_guest_config_set() knows it */
     OPTION_WARMUP,
@@ -142,23 +145,17 @@ void gw_amount_text(double bytes, bool rate, char text[24])
 
 uint64_t gw_options_ram_max(void)
 {
-    FILE *file = fopen("/proc/meminfo", "re");
-    char line[128];
-    uint64_t kib = 0;
-
-    while (file && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
-            break;
-    }
-    if (file)
-        fclose(file);
-    return kib * 1024 / 2;
+    return gw_guest_memory_free(false) / 2;
 }
 
 /* ---- values ----------------------------------------------------------------------------------- */
 
 static int wrong_value(const struct option_row *row, const struct gw_error *err)
 {
+    size_t length = strlen(row->name);
+
+    if (strncmp(err->message, row->name, length) == 0 && err->message[length] == ':')
+        return gw_talk_usage(err->hint, "--%s", err->message); /* it names the option itself */
     return gw_talk_usage(err->hint, "--%s: %s", row->name, err->message);
 }
 
@@ -169,14 +166,21 @@ static int take_size(const struct option_row *row, const char *value, uint64_t *
     return gw_size_parse(value, bytes, &err) < 0 ? wrong_value(row, &err) : -1;
 }
 
-static int take_seconds(const struct option_row *row, const char *value, double *seconds)
+static int take_seconds(const struct option_row *row, const char *value, double max,
+                        double *seconds)
 {
-    char *end = NULL;
-    double number = strtod(value, &end);
+    char hint[64];
 
-    if (end == value || *end || !isfinite(number) || number < 0 || number > 1e6)
+    /* strtod(3) would also take "0x1p3", "inf" and what stands behind a space. */
+    if (value[0] == '\0' || value[strspn(value, "0123456789.")] != '\0' ||
+        strcmp(value, ".") == 0 || strchr(value, '.') != strrchr(value, '.'))
         return gw_talk_usage("write 5 or 0.5", "--%s: '%s' is not a number of seconds", row->name,
                              value);
+    double number = strtod(value, NULL);
+    if (!(number <= max)) {
+        snprintf(hint, sizeof(hint), "at most %.0f", max);
+        return gw_talk_usage(hint, "--%s: %s seconds are too many", row->name, value);
+    }
     *seconds = number;
     return -1;
 }
@@ -214,7 +218,7 @@ static int take_param(struct gw_options *options, char *value)
     if (gw_params_set(options->params, name, equals + 1, &err) < 0)
         return gw_talk_usage(err.hint, "--set: %s", err.message);
     if (options->set_count == sizeof(options->set) / sizeof(options->set[0]))
-        return gw_talk_usage(NULL, "--set: given too often");
+        return gw_talk_usage("at most 64 times", "--set: given too often");
     options->set[options->set_count++] = value;
     return -1;
 }
@@ -225,7 +229,7 @@ static int take_connect_timeout(struct gw_options *options, const struct option_
     struct gw_error err = GW_ERROR_INIT;
     double seconds = 0;
     char ms[32];
-    int status = take_seconds(row, value, &seconds);
+    int status = take_seconds(row, value, CONNECT_SECONDS_MAX, &seconds);
 
     if (status >= 0)
         return status;
@@ -294,7 +298,7 @@ static int take(struct gw_options *options, const struct option_row *row, char *
     case OPTION_GUEST:
         return take_guest_setting(options, row, value);
     case OPTION_WARMUP:
-        return take_seconds(row, value, &options->warmup_s);
+        return take_seconds(row, value, SECONDS_MAX, &options->warmup_s);
     case OPTION_SET:
         return take_param(options, value);
     case OPTION_CONNECT_TIMEOUT:
@@ -304,7 +308,7 @@ static int take(struct gw_options *options, const struct option_row *row, char *
     case OPTION_PREALLOC:
         return take_size(row, value, &options->prealloc_bytes);
     case OPTION_RUN_FOR:
-        return take_seconds(row, value, &options->run_for_s);
+        return take_seconds(row, value, SECONDS_MAX, &options->run_for_s);
     case OPTION_JSON:
         options->json = value;
         return -1;
@@ -393,9 +397,10 @@ static int take_operand(struct gw_options *options, const struct gw_command *com
                         const char *text)
 {
     if (command->operand[0] == '\0')
-        return gw_talk_usage(NULL, "'%s' is one argument too many", text);
+        return gw_talk_usage("it takes options only", "'%s' is one argument too many", text);
     if (options->uri)
-        return gw_talk_usage(NULL, "'%s' is one argument too many: the address is '%s'", text,
+        return gw_talk_usage("leave one of them out",
+                             "'%s' is one argument too many: the address is '%s'", text,
                              options->uri);
     options->uri = text;
     return -1;
@@ -419,8 +424,10 @@ static int parse_one(struct gw_options *options, const struct gw_command *comman
         snprintf(hint, sizeof(hint), "write --%s %s", row->name, row->argument);
         return gw_talk_usage(hint, "--%s needs a value", row->name);
     }
-    if (code < 1000 && optopt >= 1000)
-        return gw_talk_usage(NULL, "--%s takes no value", rows[optopt - 1000].name);
+    if (code < 1000 && optopt >= 1000) {
+        snprintf(hint, sizeof(hint), "write --%s alone", rows[optopt - 1000].name);
+        return gw_talk_usage(hint, "--%s takes no value", rows[optopt - 1000].name);
+    }
     if (code < 1000 || !is_exact(token, rows[code - 1000].name))
         return unknown_option(command, token);
     if (rows[code - 1000].id == OPTION_HELP) {
@@ -440,11 +447,28 @@ static bool is_quiet(int argc, char **argv)
     return false;
 }
 
+/* What no single option shows: a guest that cannot be, two documents in one file. */
+static int check_whole(const struct gw_options *options, const struct gw_command *command)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    char hint[96];
+
+    if ((command->bit & FOR_GUEST) && gw_guest_config_check(&options->guest, &err) < 0)
+        return gw_talk_usage(err.hint, "%s", err.message);
+    if (options->json && options->events && strcmp(options->json, options->events) == 0)
+        return gw_talk_usage("give each a file of its own",
+                             "--json and --events cannot both write to '%s'", options->json);
+    if (!options->uri && command->operand[0] != '\0' && command->operand[0] != '[') {
+        snprintf(hint, sizeof(hint), "for example godwit %s tcp:127.0.0.1:4444", command->name);
+        return gw_talk_usage(hint, "the address is missing");
+    }
+    return -1;
+}
+
 int gw_options_parse(struct gw_options *options, const struct gw_command *command, int argc,
                      char **argv)
 {
     struct option table[ROW_COUNT + 1];
-    char hint[96];
 
     options->quiet = is_quiet(argc, argv);
     gw_talk_init(command->name, options->quiet);
@@ -467,11 +491,7 @@ int gw_options_parse(struct gw_options *options, const struct gw_command *comman
         if (status >= 0)
             return status;
     }
-    if (!options->uri && command->operand[0] != '\0' && command->operand[0] != '[') {
-        snprintf(hint, sizeof(hint), "for example godwit %s tcp:127.0.0.1:4444", command->name);
-        return gw_talk_usage(hint, "the address is missing");
-    }
-    return -1;
+    return check_whole(options, command);
 }
 
 int gw_options_check_uri(const struct gw_options *options)

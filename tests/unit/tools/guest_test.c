@@ -646,6 +646,37 @@ GW_TEST(guest, short_or_foreign_device_state_is_refused)
     gw_guest_free(guest);
 }
 
+/* `receive --memory hugetlb`: the table of a small guest is less than one huge page. */
+GW_TEST(guest, the_table_of_an_incoming_guest_has_small_pages_whatever_its_memory_has)
+{
+    struct gw_block_desc block = {.struct_bytes = sizeof(block)};
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_guest *target = NULL;
+    GW_ASSERT_EQ(gw_guest_new_incoming(NULL, &target, &err), 0);
+    GW_EXPECT_EQ(gw_guest_offer(target, "generations", PAGE, 4096, GW_BLOCK_HUGETLB, &block, &err),
+                 0);
+    GW_EXPECT_EQ(block.page_bytes, 4096);
+    GW_EXPECT_EQ(block.kind, GW_BLOCK_MEMFD);
+    GW_EXPECT_EQ(gw_guest_offer(target, "ram", 3 << 20, 4096, GW_BLOCK_HUGETLB, &block, &err),
+                 -EINVAL);
+    GW_EXPECT(strstr(err.message, "2097152") != NULL);
+    GW_EXPECT(strstr(err.hint, "--memory") != NULL);
+    gw_guest_free(target);
+}
+
+GW_TEST(guest, more_memory_than_there_is_is_refused_before_it_is_touched)
+{
+    struct gw_guest_config config = small();
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_guest_reserve *reserve = NULL;
+    struct gw_guest *guest = NULL;
+    set(&config, "ram", "16T");
+    GW_EXPECT_EQ(gw_guest_new(&config, &guest, &err), -ENOMEM);
+    GW_EXPECT_EQ(err.code, GW_CODE_NO_MEMORY);
+    GW_EXPECT(err.hint[0] != '\0');
+    GW_EXPECT_EQ(gw_guest_reserve_new(GW_BLOCK_ANON, UINT64_C(1) << 44, &reserve, &err), -ENOMEM);
+}
+
 GW_TEST(guest, incoming_guests_live_in_the_reserve_one_after_another)
 {
     struct gw_guest_config config = small();

@@ -132,10 +132,12 @@ GW_TEST(options, what_is_missing_or_too_much_is_named)
     said_so("the address is missing");
     GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "tcp:h:2"), GW_EXIT_USAGE);
     said_so("'tcp:h:2' is one argument too many");
+    said_so("hint: ");
     GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "--ram"), GW_EXIT_USAGE);
     said_so("--ram needs a value");
     GW_EXPECT_EQ(PARSE(gw_cmd_receive, "tcp:h:1", "--serve=yes"), GW_EXIT_USAGE);
     said_so("--serve takes no value");
+    said_so("hint: ");
 }
 
 GW_TEST(options, malformed_values_are_refused_with_a_sentence_that_names_the_option)
@@ -151,6 +153,18 @@ GW_TEST(options, malformed_values_are_refused_with_a_sentence_that_names_the_opt
         {"--warmup", "later"},
         {"--warmup", "-1"},
         {"--warmup", "nan"},
+        {"--warmup", "0x1p3"},
+        {"--warmup", " 1"},
+        {"--warmup", "1e7"},
+        {"--warmup", "."},
+        {"--warmup", "1.2.3"},
+        {"--warmup", "9999999"},
+        {"--connect-timeout", "3601"},
+        {"--vcpus", "0"},
+        {"--vcpus", "257"},
+        {"--fill", "mixed:101"},
+        {"--pattern", "zipf:nan"},
+        {"--dirty-rate", "200M/s"},
         {"--seed", "x"},
         {"--on-unknown", "cry"},
         {"--connect-timeout", "soon"},
@@ -159,9 +173,52 @@ GW_TEST(options, malformed_values_are_refused_with_a_sentence_that_names_the_opt
     for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", wrong[i][0], wrong[i][1]), GW_EXIT_USAGE);
         said_so(wrong[i][0]);
+        said_so(wrong[i][1]);
+        said_so("hint: ");
     }
     GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "--set", "digest"), GW_EXIT_USAGE);
     said_so("is not NAME=VALUE");
+}
+
+GW_TEST(options, a_wrong_value_names_its_option_once)
+{
+    GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "--vcpus", "many"), GW_EXIT_USAGE);
+    said_so("error: --vcpus: 'many'");
+}
+
+GW_TEST(options, a_guest_that_cannot_be_is_refused_with_the_option_that_helps)
+{
+    static const char *const wrong[][3] = {
+        {"--ram=1000", "--vcpus=1", "hint: --ram"},
+        {"--ram=0", "--vcpus=1", "hint: --ram"},
+        {"--ram=17T", "--vcpus=1", "hint: --ram"},
+        {"--ram=3M", "--memory=hugetlb", "hint: --ram"},
+        {"--ram=8k", "--vcpus=3", "more --ram"},
+        {"--ram=1M", "--device-state=2G", "hint: --device-state"},
+    };
+
+    for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", wrong[i][0], wrong[i][1]), GW_EXIT_USAGE);
+        said_so(wrong[i][2]);
+        GW_EXPECT_EQ(PARSE(gw_cmd_try, wrong[i][0], wrong[i][1]), GW_EXIT_USAGE);
+    }
+}
+
+GW_TEST(options, a_count_with_a_leading_zero_is_decimal)
+{
+    GW_ASSERT_EQ(
+        PARSE(gw_cmd_send, "tcp:h:1", "--vcpus", "010", "--fill", "mixed:050", "--seed", "0x10"),
+        -1);
+    GW_EXPECT_EQ(options.guest.vcpus, 10);
+    GW_EXPECT_EQ(options.guest.percent_zero, 50);
+    GW_EXPECT_EQ(options.guest.seed, 16);
+}
+
+GW_TEST(options, document_and_events_cannot_have_one_file)
+{
+    GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "--json", "f", "--events", "f"), GW_EXIT_USAGE);
+    said_so("--json and --events");
+    GW_EXPECT_EQ(PARSE(gw_cmd_send, "tcp:h:1", "--json", "f", "--events", "g"), -1);
 }
 
 GW_TEST(options, receive_knows_what_the_contract_lists)
