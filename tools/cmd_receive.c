@@ -34,6 +34,7 @@ struct receiver {
     struct gw_events events;
     FILE *json;
     struct gw_wait wait;
+    bool warned; /* that others can reach the address */
 
     /* One guest's. */
     struct gw_target *target;
@@ -145,7 +146,9 @@ static int make_target(struct receiver *receiver, struct gw_error *err)
         .ctx = receiver,
         .params = receiver->options->params,
         .log = &log,
-        .ram_bytes_max = receiver->options->ram_bytes_max,
+        .ram_bytes_max = receiver->options->ram_bytes_max
+                             ? gw_guest_total_bytes(receiver->options->ram_bytes_max)
+                             : 0, /* the limit is of the guest's memory: its table comes on top */
     };
 
     int rc = gw_guest_new_incoming(receiver->reserve, &receiver->guest, err);
@@ -160,7 +163,6 @@ static int make_target(struct receiver *receiver, struct gw_error *err)
 
 static int listen_for_guest(struct receiver *receiver, struct gw_error *err)
 {
-    bool again = receiver->report.uri != NULL;
     int rc = make_target(receiver, err);
 
     if (rc == 0)
@@ -168,12 +170,12 @@ static int listen_for_guest(struct receiver *receiver, struct gw_error *err)
     if (rc < 0)
         return rc;
     snprintf(receiver->uri, sizeof(receiver->uri), "%s", gw_target_uri(receiver->target));
-    receiver->report.uri = receiver->uri;
     gw_talk_line("listening on %s", receiver->uri);
-    if (!again && !is_loopback(receiver->uri))
+    if (!receiver->warned && !is_loopback(receiver->uri))
         gw_talk_warn("%s can be reached from other hosts, and neither encrypts nor asks who comes: "
                      "use it on a network that you trust",
                      receiver->uri);
+    receiver->warned = true;
     return 0;
 }
 
@@ -310,28 +312,38 @@ static void drop_guest(struct receiver *receiver)
     receiver->begun = receiver->ended_usage = (struct gw_usage){0};
 }
 
-static void write_report(struct receiver *receiver, int status)
+/* Return: @status, or failed where it was completed and the document is not there. */
+static int write_report(struct receiver *receiver, int status)
 {
-    struct gw_stats *stats = &receiver->report.stats;
     struct gw_error err = GW_ERROR_INIT;
 
-    if (stats->status == GW_STATUS_NONE)
-        stats->status = status == GW_EXIT_CANCELLED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
-    if (gw_report_write(&receiver->report, receiver->json, &err) < 0)
-        gw_talk_show("", &err);
+    gw_report_settle(&receiver->report, status == GW_EXIT_CANCELLED);
+    if (gw_report_write(&receiver->report, receiver->json, &err) == 0)
+        return status;
+    gw_talk_show("", &err);
+    return status == GW_EXIT_COMPLETED ? GW_EXIT_FAILED : status;
 }
 
 static void new_report(struct receiver *receiver)
 {
     receiver->report = (struct gw_report){
         .role = "target",
-        .uri = receiver->report.uri,
+        .uri = receiver->uri,
         .stats = {.struct_bytes = sizeof(struct gw_stats)},
         .error = GW_ERROR_INIT,
     };
 }
 
 /* ---- the command ------------------------------------------------------------------------------ */
+
+static void show_no_listener(struct receiver *receiver)
+{
+    struct gw_error *err = &receiver->report.error;
+
+    if (err->place[0] == '\0')
+        snprintf(err->place, sizeof(err->place), "%.90s", receiver->uri);
+    gw_talk_show("cannot listen", err);
+}
 
 /* @listened: it got so far as to wait for a guest, so it makes sense to wait for another. */
 static int serve_one(struct receiver *receiver, bool *listened)
@@ -343,8 +355,8 @@ static int serve_one(struct receiver *receiver, bool *listened)
     if (rc == 0)
         status = take_guest(receiver);
     else
-        gw_talk_show("cannot listen", &receiver->report.error);
-    write_report(receiver, status);
+        show_no_listener(receiver);
+    status = write_report(receiver, status);
     drop_guest(receiver);
     if (rc == 0 && receiver->reserve && receiver->options->serve &&
         gw_guest_reserve_reset(receiver->reserve, &receiver->report.error) < 0) {
@@ -368,15 +380,22 @@ static int serve(struct receiver *receiver)
     return bad ? GW_EXIT_CHECK : status;
 }
 
-static int open_receiver(struct receiver *receiver, struct gw_error *err)
+static int open_outputs(struct receiver *receiver)
+{
+    const struct gw_options *options = receiver->options;
+    struct gw_error err = GW_ERROR_INIT;
+
+    int rc = gw_report_open(options->json, &receiver->json, &err);
+    if (rc == 0)
+        rc = gw_events_open(&receiver->events, options->events, &err);
+    return rc < 0 ? gw_talk_usage(err.hint, "%s", err.message) : -1;
+}
+
+static int prepare(struct receiver *receiver, struct gw_error *err)
 {
     const struct gw_options *options = receiver->options;
 
-    int rc = gw_report_open(options->json, &receiver->json, err);
-    if (rc == 0)
-        rc = gw_events_open(&receiver->events, options->events, err);
-    if (rc == 0)
-        rc = gw_loop_new(&receiver->loop, err);
+    int rc = gw_loop_new(&receiver->loop, err);
     if (rc == 0 && options->prealloc_bytes > 0) {
         gw_talk_note("touching memory ahead");
         rc =
@@ -389,13 +408,15 @@ static int open_receiver(struct receiver *receiver, struct gw_error *err)
 static int receive(const struct gw_options *options)
 {
     struct receiver receiver = {.options = options};
-    struct gw_error err = GW_ERROR_INIT;
-    int status = GW_EXIT_FAILED;
+    int status = open_outputs(&receiver);
 
     snprintf(receiver.uri, sizeof(receiver.uri), "%s", options->uri);
-    if (open_receiver(&receiver, &err) < 0)
-        gw_talk_show("", &err);
-    else
+    new_report(&receiver);
+    if (status < 0 && prepare(&receiver, &receiver.report.error) < 0) {
+        gw_talk_show("", &receiver.report.error);
+        status = write_report(&receiver, GW_EXIT_FAILED);
+    }
+    if (status < 0)
         status = serve(&receiver);
     gw_guest_reserve_free(receiver.reserve);
     gw_loop_free(receiver.loop);

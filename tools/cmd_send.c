@@ -297,19 +297,7 @@ static int status_of(int rc)
 /* The guest that was asked for cannot be: a size that does not fit, a file that is not there. */
 static bool is_usage(int rc)
 {
-    return rc == -EINVAL || rc == -ENOENT;
-}
-
-/* What the source could not say itself, because it never started. */
-static void settle_stats(struct sender *sender)
-{
-    struct gw_stats *stats = &sender->sent->report.stats;
-
-    if (stats->status == GW_STATUS_NONE)
-        stats->status =
-            sender->sent->status == GW_EXIT_CANCELLED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
-    if (stats->total_bytes == 0)
-        stats->total_bytes = sender->sent->report.guest.ram_bytes;
+    return rc == -EINVAL || rc == -ENOENT || rc == -EACCES;
 }
 
 static void describe_guest(struct sender *sender)
@@ -319,6 +307,8 @@ static void describe_guest(struct sender *sender)
 
     report->guest.ram_bytes = sender->options->guest.ram_bytes;
     report->guest.vcpus = sender->options->guest.vcpus;
+    if (report->stats.total_bytes == 0)
+        report->stats.total_bytes = gw_guest_total_bytes(report->guest.ram_bytes);
     if (!sender->guest)
         return;
     gw_guest_stats(sender->guest, &stats);
@@ -364,7 +354,7 @@ static void run(struct sender *sender, const char *uri)
     if (rc != -EINPROGRESS && sender->started)
         check_guest(sender, rc != 0);
     describe_guest(sender);
-    settle_stats(sender);
+    gw_report_settle(&sent->report, sent->status == GW_EXIT_CANCELLED);
 }
 
 int gw_send_guest(const struct gw_options *options, const char *uri, const struct gw_wait *beside,
@@ -384,11 +374,15 @@ int gw_send_guest(const struct gw_options *options, const char *uri, const struc
     };
     if (open_outputs(&sender, &err) < 0) {
         sent->status = gw_talk_usage(err.hint, "%s", err.message);
+        sent->report.error = err;
     } else {
         run(&sender, uri);
         if (gw_report_write(&sent->report, sender.json, &err) < 0) {
             gw_talk_show("", &err);
-            sent->status = sent->status ? sent->status : GW_EXIT_FAILED;
+            if (sent->status == GW_EXIT_COMPLETED) {
+                sent->status = GW_EXIT_FAILED;
+                sent->report.error = err;
+            }
         }
     }
     close_sender(&sender);

@@ -2,7 +2,8 @@
 /* `godwit try`: both ends on this machine. A child runs `godwit receive`, this process runs what
  * `godwit send` runs, and what happened is drawn from the two documents. The last line on stdout is
  * for scripts: `try: completed, verified, downtime N ms`, or `try: failed: ...` and a status that is
- * not 0. */
+ * not 0. Where stdout was asked for as a document (`--json -`, `--events -`), nothing else is written
+ * there: picture and last line go to stderr. */
 #include "tools/child.h"
 #include "tools/options.h"
 #include "tools/picture.h"
@@ -85,6 +86,23 @@ static int await_target(struct trial *trial, struct gw_error *err)
     return 0;
 }
 
+/* It ended before there was a guest: the document says so. */
+static int give_up(struct trial *trial, int status, const struct gw_error *why)
+{
+    struct gw_report *report = &trial->sent.report;
+    struct gw_error err = GW_ERROR_INIT;
+    FILE *file = NULL;
+
+    *report = (struct gw_report){
+        .role = "source", .uri = trial->listen, .stats = {sizeof(struct gw_stats)}, .error = *why};
+    gw_report_settle(report, status == GW_EXIT_CANCELLED);
+    if (gw_report_open(trial->options.json, &file, &err) < 0 ||
+        gw_report_write(report, file, &err) < 0)
+        gw_talk_show("", &err);
+    gw_report_close(file);
+    return status;
+}
+
 static int run_both(struct trial *trial, struct gw_error *err)
 {
     int rc = choose_address(trial, err);
@@ -94,7 +112,7 @@ static int run_both(struct trial *trial, struct gw_error *err)
     if (rc == 0)
         rc = await_target(trial, err);
     if (rc < 0)
-        return rc == -ECANCELED ? GW_EXIT_CANCELLED : GW_EXIT_FAILED;
+        return give_up(trial, rc == -ECANCELED ? GW_EXIT_CANCELLED : GW_EXIT_FAILED, err);
     const struct gw_wait beside = {
         .fd = trial->child.err_fd, .fd_ready = gw_child_read, .fd_ctx = &trial->child};
     int status = gw_send_guest(&trial->options, trial->child.uri, &beside, &trial->sent);
@@ -130,7 +148,15 @@ static int judge_target(struct trial *trial, struct gw_error *err)
     return GW_EXIT_CHECK;
 }
 
-static void draw(const struct trial *trial)
+static FILE *talk_to(const struct gw_options *options)
+{
+    bool taken = (options->json && strcmp(options->json, "-") == 0) ||
+                 (options->events && strcmp(options->events, "-") == 0);
+
+    return taken ? stderr : stdout;
+}
+
+static void draw(const struct trial *trial, FILE *out)
 {
     const struct gw_report *report = &trial->sent.report;
     char ram[24], rate[24], moved[24];
@@ -138,20 +164,22 @@ static void draw(const struct trial *trial)
     gw_amount_text((double)report->guest.ram_bytes, false, ram);
     gw_amount_text((double)trial->options.guest.dirty_rate, true, rate);
     gw_amount_text((double)report->stats.transferred_bytes, false, moved);
-    printf("  guest of %s, %u vCPU%s writing %s; over %s, %u page endpoint%s\n\n", ram,
-           report->guest.vcpus, report->guest.vcpus == 1 ? "" : "s", rate, report->uri,
-           report->stats.endpoints, report->stats.endpoints == 1 ? "" : "s");
-    gw_picture_rounds(report, stdout);
-    printf("\n");
-    gw_picture_downtime(report, stdout);
-    printf("\n  %s moved in %.1f ms; %.0f writes, the last %.0f of them there; memory checked at "
-           "both ends\n\n",
-           moved, (double)report->stats.total_ns / 1e6, target_writes(trial),
-           target_writes(trial) - (double)report->guest.writes);
+    fprintf(out, "  guest of %s, %u vCPU%s writing %s; over %s, %u page endpoint%s\n\n", ram,
+            report->guest.vcpus, report->guest.vcpus == 1 ? "" : "s", rate, report->uri,
+            report->stats.endpoints, report->stats.endpoints == 1 ? "" : "s");
+    gw_picture_rounds(report, out);
+    fprintf(out, "\n");
+    gw_picture_downtime(report, out);
+    fprintf(out,
+            "\n  %s moved in %.1f ms; %.0f writes, the last %.0f of them there; memory checked at "
+            "both ends\n\n",
+            moved, (double)report->stats.total_ns / 1e6, target_writes(trial),
+            target_writes(trial) - (double)report->guest.writes);
 }
 
 static int try_once(struct trial *trial)
 {
+    FILE *out = talk_to(&trial->options);
     struct gw_error err = GW_ERROR_INIT;
     int status = run_both(trial, &err);
 
@@ -163,12 +191,12 @@ static int try_once(struct trial *trial)
         status = judge_target(trial, &err);
     if (status == GW_EXIT_COMPLETED) {
         if (!trial->options.quiet)
-            draw(trial);
-        printf("try: completed, verified, downtime %.1f ms\n",
-               (double)trial->sent.report.stats.downtime_ns / 1e6);
+            draw(trial, out);
+        fprintf(out, "try: completed, verified, downtime %.1f ms\n",
+                (double)trial->sent.report.stats.downtime_ns / 1e6);
     } else {
-        printf("try: %s: %s\n", status == GW_EXIT_CANCELLED ? "cancelled" : "failed",
-               err.message[0] ? err.message : gw_code_name(err.code));
+        fprintf(out, "try: %s: %s\n", status == GW_EXIT_CANCELLED ? "cancelled" : "failed",
+                err.message[0] ? err.message : gw_code_name(err.code));
     }
     json_decref(trial->document);
     gw_sent_fini(&trial->sent);

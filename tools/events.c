@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* Each event is a line of its own, flushed at once, so that a program that follows the file sees the
  * migration as it goes. `time-ms` counts from the moment the file was opened. A write that fails (a
- * full disk, a reader that left) is no reason to fail a migration: the rest is not written. */
+ * full disk, a reader that left) is no reason to fail a migration: it is said once, and the rest is
+ * not written, so that no line stands behind a torn one. */
 #include "tools/events.h"
 
 #include "tools/report.h"
+#include "tools/talk.h"
 #include "tools/wait.h"
 
 #include <errno.h>
@@ -18,7 +20,9 @@ int gw_events_open(struct gw_events *events, const char *path, struct gw_error *
     events->file = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
     if (!events->file) {
         int rc = -errno;
-        return gw_error_set(err, rc, GW_CODE_IO, "events file '%s': %s", path, strerror(-rc));
+        gw_error_set(err, rc, GW_CODE_IO, "events file '%s': %s", path, strerror(-rc));
+        gw_error_hint(err, "name a file that can be written, or `-` for stdout");
+        return rc;
     }
     return 0;
 }
@@ -43,10 +47,12 @@ void gw_events_write(struct gw_events *events, const struct gw_event *event)
     if (!events->file)
         return;
     json_t *line = gw_events_json(event, events->begin_ns);
-    json_dumpf(line, events->file, JSON_COMPACT | JSON_REAL_PRECISION(12));
-    fputc('\n', events->file);
-    fflush(events->file);
+    int rc = json_dumpf(line, events->file, JSON_COMPACT | JSON_REAL_PRECISION(12));
     json_decref(line);
+    if (rc == 0 && fputc('\n', events->file) != EOF && fflush(events->file) != EOF)
+        return;
+    gw_talk_error("events: %s; the rest is not written", strerror(errno));
+    gw_events_close(events);
 }
 
 void gw_events_close(struct gw_events *events)

@@ -4,8 +4,12 @@
 #include "tools/options.h"
 #include "tools/talk.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct gw_command *const commands[] = {&gw_cmd_try, &gw_cmd_send, &gw_cmd_receive,
                                                     &gw_cmd_doctor};
@@ -76,6 +80,41 @@ static const struct gw_command *find(const char *name)
     return NULL;
 }
 
+/* A caller may have closed our standard streams. The next descriptors opened here would take their
+ * numbers, and what is said to a human would go into a guest's memory or to its target. In the place
+ * of a closed stdout stands one that cannot be written, so that data that goes nowhere is an error. */
+static void keep_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            (void)open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY); /* the lowest free is @fd */
+    }
+}
+
+static int help(int argc, char **argv)
+{
+    const struct gw_command *command = argc > 2 ? find(argv[2]) : NULL;
+
+    if (argc > 3)
+        return gw_talk_usage("`godwit help SUBCOMMAND`", "'%s' is one argument too many", argv[3]);
+    if (argc > 2 && !command)
+        return unknown_command(argv[2]);
+    if (command)
+        gw_options_help(command, stdout);
+    else
+        print_help(stdout);
+    return GW_EXIT_COMPLETED;
+}
+
+static int version(int argc, char **argv)
+{
+    if (argc > 2)
+        return gw_talk_usage("`godwit --version` stands alone", "'%s' is one argument too many",
+                             argv[2]);
+    print_version();
+    return GW_EXIT_COMPLETED;
+}
+
 /* A full disk must not look like success where the data went to stdout. */
 static int close_stdout(int status)
 {
@@ -90,23 +129,17 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
 
+    keep_standard_streams();
+    signal(SIGPIPE, SIG_IGN); /* a reader that left is an error to tell, not a death */
     gw_talk_init("", false);
     if (argc < 2) {
         print_help(stderr);
         return GW_EXIT_USAGE;
     }
-    if (strcmp(name, "help") == 0 && argc == 3 && find(argv[2])) {
-        gw_options_help(find(argv[2]), stdout);
-        return close_stdout(GW_EXIT_COMPLETED);
-    }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        print_help(stdout);
-        return close_stdout(GW_EXIT_COMPLETED);
-    }
-    if (strcmp(name, "--version") == 0) {
-        print_version();
-        return close_stdout(GW_EXIT_COMPLETED);
-    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+        return close_stdout(help(argc, argv));
+    if (strcmp(name, "--version") == 0)
+        return close_stdout(version(argc, argv));
     const struct gw_command *command = find(name);
     return command ? close_stdout(command->run(argc - 1, argv + 1)) : unknown_command(name);
 }

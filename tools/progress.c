@@ -22,9 +22,15 @@ void gw_progress_init(struct gw_progress *progress, bool receiving, uint64_t now
     progress->next_ns = now_ns + progress->interval_ns;
 }
 
+/* Bytes per second. The rate counts pages of the size that dirty tracking has. */
+static double dirtied(const struct gw_stats *stats)
+{
+    return (double)stats->dirty_pages_rate * (double)(stats->page_bytes ? stats->page_bytes : 4096);
+}
+
 static void add_eta(const struct gw_stats *stats, double rate, char *text, size_t bytes)
 {
-    double gain = rate - (double)stats->dirty_pages_rate * 4096.0;
+    double gain = rate - dirtied(stats);
     size_t used = strlen(text);
 
     if (gain > 0 && (double)stats->remaining_bytes / gain < 360000)
@@ -33,6 +39,7 @@ static void add_eta(const struct gw_stats *stats, double rate, char *text, size_
         snprintf(text + used, bytes - used, ", ETA -");
 }
 
+/* What matters most stands first: a terminal of 80 columns shows all of it but the last word. */
 void gw_progress_text(const struct gw_progress *progress, const struct gw_stats *stats, double rate,
                       char *text, size_t bytes)
 {
@@ -40,15 +47,17 @@ void gw_progress_text(const struct gw_progress *progress, const struct gw_stats 
 
     gw_amount_text((double)stats->transferred_bytes, false, moved);
     gw_amount_text(rate, true, speed);
-    gw_amount_text((double)stats->dirty_pages_rate * 4096.0, true, dirty);
+    gw_amount_text(dirtied(stats), true, dirty);
     gw_amount_text((double)stats->remaining_bytes, false, remaining);
     if (progress->receiving) {
         snprintf(text, bytes, "%s: %s at %s", gw_status_name(stats->status), moved, speed);
         return;
     }
-    snprintf(text, bytes, "%s: round %" PRIu32 ", %s sent at %s, guest dirties %s, %s remaining",
-             gw_status_name(stats->status), progress->round, moved, speed, dirty, remaining);
+    snprintf(text, bytes, "%s: round %" PRIu32 ", %s, dirtied %s, %s remaining",
+             gw_status_name(stats->status), progress->round, speed, dirty, remaining);
     add_eta(stats, rate, text, bytes);
+    size_t used = strlen(text);
+    snprintf(text + used, bytes - used, ", %s sent", moved);
 }
 
 void gw_progress_tick(struct gw_progress *progress, const struct gw_stats *stats, uint64_t now_ns)

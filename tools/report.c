@@ -201,9 +201,22 @@ int gw_report_open(const char *path, FILE **file, struct gw_error *err)
     *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
     if (!*file) {
         int rc = -errno;
-        return gw_error_set(err, rc, GW_CODE_IO, "JSON file '%s': %s", path, strerror(-rc));
+        gw_error_set(err, rc, GW_CODE_IO, "JSON file '%s': %s", path, strerror(-rc));
+        gw_error_hint(err, "name a file that can be written, or `-` for stdout");
+        return rc;
     }
     return 0;
+}
+
+void gw_report_settle(struct gw_report *report, bool cancelled)
+{
+    struct gw_stats *stats = &report->stats;
+    const char *uri = report->uri ? report->uri : "";
+
+    if (stats->status == GW_STATUS_NONE)
+        stats->status = cancelled ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
+    if (stats->wire_name[0] == '\0')
+        snprintf(stats->wire_name, sizeof(stats->wire_name), "%.*s", (int)strcspn(uri, ":"), uri);
 }
 
 int gw_report_write(const struct gw_report *report, FILE *file, struct gw_error *err)
@@ -214,7 +227,8 @@ int gw_report_write(const struct gw_report *report, FILE *file, struct gw_error 
     int rc = json_dumpf(document, file, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     json_decref(document);
     if (rc < 0 || fputc('\n', file) == EOF || fflush(file) == EOF)
-        return gw_error_set(err, -EIO, GW_CODE_IO, "the JSON document could not be written");
+        return gw_error_set(err, -EIO, GW_CODE_IO, "the JSON document could not be written: %s",
+                            strerror(errno));
     return 0;
 }
 

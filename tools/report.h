@@ -32,6 +32,8 @@ json_t *gw_report_json(const struct gw_report *report);
 /* Open before anything is started, so that a path that cannot be written is found out then.
  * @path: "-" is stdout, NULL is nowhere (*file is NULL). */
 int gw_report_open(const char *path, FILE **file, struct gw_error *err);
+/* What the library could not fill in, because it never came to it: status, wire name. */
+void gw_report_settle(struct gw_report *report, bool cancelled);
 /* Append the document. Return: 0, or a negative errno with @err set. @file may be NULL. */
 int gw_report_write(const struct gw_report *report, FILE *file, struct gw_error *err);
 void gw_report_close(FILE *file);

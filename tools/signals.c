@@ -37,7 +37,6 @@ int gw_signals_init(void)
     sigaddset(&action.sa_mask, SIGTERM);
     if (sigaction(SIGINT, &action, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0)
         return -errno;
-    signal(SIGPIPE, SIG_IGN);
     return 0;
 }
 

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-/* Before any thread is started. SIGPIPE is ignored from here on. Return: 0 or a negative errno. */
+/* Before any thread is started. Return: 0 or a negative errno. */
 int gw_signals_init(void);
 
 /* Readable from the first signal on, for ever. -1 before gw_signals_init(). */

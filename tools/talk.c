@@ -5,6 +5,7 @@
  * a terminal (godwit try) do not mix their words. Nothing here fails: a closed stderr is silence. */
 #include "tools/talk.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define LINE_BYTES 2048
@@ -31,6 +33,8 @@ static void put_locked(const char *text, size_t bytes)
 {
     while (bytes > 0) {
         ssize_t n = write(STDERR_FILENO, text, bytes);
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n <= 0)
             return;
         text += n;
@@ -181,6 +185,14 @@ void gw_talk_show(const char *what, const struct gw_error *err)
                   rows);
 }
 
+/* What fits: a line that wraps could not be wiped. */
+static size_t columns_of_terminal(void)
+{
+    struct winsize size;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1u : 79;
+}
+
 void gw_talk_progress(const char *text)
 {
     char line[512];
@@ -190,7 +202,7 @@ void gw_talk_progress(const char *text)
     pthread_mutex_lock(&stderr_lock);
     if (talk.terminal) {
         wipe_locked();
-        put_locked(text, strlen(text));
+        put_locked(text, strnlen(text, columns_of_terminal()));
         talk.drawn = text[0] != '\0';
     } else if (text[0] != '\0') {
         int length = snprintf(line, sizeof(line), "%s: %s\n", talk.command, text);

@@ -3,6 +3,8 @@
  * signals. Each test runs the real binary. Nothing here sleeps to let something happen: tests wait
  * for a text on stderr or stdout, or for the process to end, and give up after two minutes. */
 #include "tests/shim/gw_test.h"
+#include "tests/support/huge_pool.h"
+#include "tests/support/proxy.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,6 +12,7 @@
 #include <jansson.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +56,7 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
+/* @out, @err: -1: closed. */
 static void be_godwit(const char *const *words, int out, int err)
 {
     char *argv[40] = {(char *)(uintptr_t) "godwit"};
@@ -61,8 +65,15 @@ static void be_godwit(const char *const *words, int out, int err)
     for (; *words && argc < 39; words++)
         argv[argc++] = (char *)(uintptr_t)*words;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    dup2(out, STDOUT_FILENO);
-    dup2(err, STDERR_FILENO);
+    signal(SIGPIPE, SIG_DFL);
+    if (out < 0)
+        close(STDOUT_FILENO);
+    else
+        dup2(out, STDOUT_FILENO);
+    if (err < 0)
+        close(STDERR_FILENO);
+    else
+        dup2(err, STDERR_FILENO);
     execv(binary(), argv);
     _exit(126);
 }
@@ -175,6 +186,22 @@ static bool status_is(int expected, const char *const *words)
 
 #define STATUS_IS(expected, ...) status_is((expected), (const char *const[]){__VA_ARGS__, NULL})
 
+/* Run to the end with the given standard streams, -1: closed. What it says is not read. */
+static int status_with(int out, int err, const char *const *words)
+{
+    pid_t pid = fork();
+    int status = 0;
+
+    GW_ASSERT(pid >= 0);
+    if (pid == 0)
+        be_godwit(words, out, err);
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+#define STATUS_WITH(out, err, ...)                                                                 \
+    status_with((out), (err), (const char *const[]){__VA_ARGS__, NULL})
+
 static void said(const struct stream *stream, const char *text)
 {
     if (!strstr(stream->text, text))
@@ -203,7 +230,7 @@ static const char *path_in_folder(const char *name)
 
 __attribute__((destructor)) static void remove_folder(void)
 {
-    static const char *const names[] = {"s", "json", "events"};
+    static const char *const names[] = {"s", "json", "events", "pipe"};
 
     for (unsigned i = 0; folder[0] && i < sizeof(names) / sizeof(names[0]); i++) {
         char path[128];
@@ -301,6 +328,17 @@ GW_TEST(command, what_is_misspelt_ends_with_2_and_a_suggestion)
     STATUS_IS(2, "receive", "nonsense");
 }
 
+GW_TEST(command, help_and_version_take_nothing_else)
+{
+    STATUS_IS(0, "help", "send");
+    said(&only.out, "--dirty-rate");
+    STATUS_IS(2, "help", "sned");
+    said(&only.err, "did you mean `godwit send`?");
+    STATUS_IS(2, "help", "send", "now");
+    STATUS_IS(2, "--version", "now");
+    GW_EXPECT_EQ(only.out.bytes, 0);
+}
+
 GW_TEST(command, what_is_not_there_yet_says_so)
 {
     STATUS_IS(2, "save", "file:x");
@@ -312,8 +350,198 @@ GW_TEST(command, what_is_not_there_yet_says_so)
 
 GW_TEST(command, a_guest_that_cannot_be_ends_with_2)
 {
+    char fill[160];
+
     STATUS_IS(2, "send", "tcp:127.0.0.1:1", "--fill", "file:/nonexistent/image");
     said(&only.err, "/nonexistent/image");
+    STATUS_IS(2, "send", "tcp:127.0.0.1:1", "--fill", "file:/");
+    said(&only.err, "neither a file nor a disk");
+    GW_ASSERT_EQ(mkfifo(path_in_folder("pipe"), 0600), 0); /* nobody will ever write to it */
+    snprintf(fill, sizeof(fill), "file:%s", path_in_folder("pipe"));
+    STATUS_IS(2, "send", "tcp:127.0.0.1:1", "--fill", fill);
+    said(&only.err, "neither a file nor a disk");
+}
+
+/* ---- documents and streams -------------------------------------------------------------------- */
+
+/* Exactly one document on stdout, with every key of an error. */
+static void failed_document(const char *role, const char *code)
+{
+    static const char *const keys[] = {"code", "phase", "place", "message", "hint", "peer"};
+    json_t *document = document_of(&only.out); /* a second one, or a word beside it, is refused */
+
+    GW_EXPECT_STREQ(text_at(document, "schema", NULL), "godwit.run/1");
+    GW_EXPECT_STREQ(text_at(document, "role", NULL), role);
+    GW_EXPECT_STREQ(text_at(document, "status", NULL), "failed");
+    for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+        GW_EXPECT(json_is_string(at(document, "error", keys[i])));
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), code);
+    GW_EXPECT(strcmp(text_at(document, "error", "message"), "") != 0);
+    GW_EXPECT(strcmp(text_at(document, "error", "hint"), "") != 0);
+    GW_EXPECT(strcmp(text_at(document, "wire", "uri"), "") != 0);
+    GW_EXPECT(strcmp(text_at(document, "wire", "name"), "") != 0);
+    json_decref(document);
+}
+
+GW_TEST(command, every_failure_leaves_one_document_on_stdout)
+{
+    STATUS_IS(1, "send", "tcp:127.0.0.1:1", "--ram", "8M", "--warmup", "0", "--connect-timeout",
+              "0", "--json", "-");
+    failed_document("source", "connect");
+    STATUS_IS(2, "send", "unix:/s", "--fill", "file:/nonexistent/image", "--json", "-");
+    failed_document("source", "io");
+    STATUS_IS(1, "send", "unix:/s", "--ram", "16T", "--json", "-");
+    failed_document("source", "no-memory");
+    STATUS_IS(1, "receive", "tcp:127.0.0.1:0", "--prealloc", "16T", "--json", "-");
+    failed_document("target", "no-memory");
+    STATUS_IS(1, "receive", "unix:/dev/null", "--json", "-");
+    failed_document("target", "listen");
+    STATUS_IS(1, "try", "--ram", "16T", "--json", "-");
+    failed_document("source", "no-memory");
+    said(&only.err, "try: failed: ");
+}
+
+GW_TEST(command, try_leaves_stdout_to_the_document)
+{
+    STATUS_IS(0, "try", "--ram", "8M", "--warmup", "0", "--run-for", "0", "--json", "-");
+    json_t *document = document_of(&only.out);
+    GW_EXPECT_STREQ(text_at(document, "status", NULL), "completed");
+    json_decref(document);
+    said(&only.err, "try: completed, verified, downtime ");
+}
+
+GW_TEST(command, two_documents_do_not_share_a_file)
+{
+    STATUS_IS(2, "send", "tcp:127.0.0.1:1", "--json", "-", "--events", "-");
+    said(&only.err, "--json and --events");
+    GW_EXPECT_EQ(only.out.bytes, 0);
+}
+
+GW_TEST(command, a_document_that_cannot_be_written_is_told_before_anything_starts)
+{
+    STATUS_IS(2, "send", "tcp:127.0.0.1:1", "--json", "/nonexistent/json");
+    STATUS_IS(2, "receive", "tcp:127.0.0.1:0", "--json", "/nonexistent/json");
+    GW_EXPECT(strstr(only.err.text, "listening") == NULL);
+    STATUS_IS(2, "receive", "tcp:127.0.0.1:0", "--events", "/");
+    STATUS_IS(2, "try", "--ram", "8M", "--json", "/nonexistent/json");
+    said(&only.out, "try: failed: JSON file '/nonexistent/json'");
+}
+
+GW_TEST(command, a_document_lost_on_a_full_disk_ends_with_1)
+{
+    START(&target, "receive", "tcp:127.0.0.1:0", "--run-for", "0", "--json", "/dev/full");
+    await_listening();
+    START(&source, "send", where, "--ram", "8M", "--warmup", "0", "--json", "/dev/full");
+    GW_EXPECT(ends_with(&source, 1));
+    GW_EXPECT(ends_with(&target, 1));
+    said(&source.err, "No space left on device");
+    said(&target.err, "No space left on device");
+}
+
+GW_TEST(command, events_lost_on_a_full_disk_are_told_once_and_fail_nothing)
+{
+    START(&target, "receive", "tcp:127.0.0.1:0", "--run-for", "0", "--quiet");
+    await_listening();
+    START(&source, "send", where, "--ram", "8M", "--warmup", "0", "--events", "/dev/full",
+          "--quiet");
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    GW_EXPECT_STREQ(source.err.text, "godwit send: error: events: No space left on device; the "
+                                     "rest is not written\n");
+}
+
+GW_TEST(command, a_reader_that_left_is_an_error_and_no_death)
+{
+    int ends[2], nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+    GW_ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    close(ends[0]);
+    GW_EXPECT_EQ(STATUS_WITH(ends[1], STDERR_FILENO, "--version"), 1);
+    GW_EXPECT_EQ(STATUS_WITH(ends[1], STDERR_FILENO, "send", "--help"), 1);
+    GW_EXPECT_EQ(STATUS_WITH(ends[1], STDERR_FILENO, "doctor", "--json"), 1);
+    GW_EXPECT_EQ(STATUS_WITH(ends[1], ends[1], "try", "--ram", "8M", "--warmup", "0", "--run-for",
+                             "0", "--quiet"),
+                 1);
+    /* Nobody listens to its talk: the data is there, so all is well. */
+    GW_EXPECT_EQ(STATUS_WITH(nowhere, ends[1], "try", "--ram", "8M", "--warmup", "0", "--run-for",
+                             "0", "--json", path_in_folder("json")),
+                 0);
+    close(ends[1]);
+    close(nowhere);
+}
+
+GW_TEST(command, what_is_said_to_a_closed_stream_lands_nowhere_else)
+{
+    const char *json = path_in_folder("json");
+
+    GW_EXPECT_EQ(STATUS_WITH(STDOUT_FILENO, -1, "send", "tcp:127.0.0.1:1", "--ram", "8M",
+                             "--warmup", "0", "--connect-timeout", "0", "--json", json),
+                 1);
+    json_t *document = json_load_file(json, 0, NULL); /* the first file opened, but not stderr */
+    GW_ASSERT(document != NULL);
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), "connect");
+    json_decref(document);
+    GW_EXPECT_EQ(STATUS_WITH(-1, STDERR_FILENO, "--version"), 1);
+    GW_EXPECT_EQ(STATUS_WITH(-1, -1, "--version"), 1);
+}
+
+/* What `godwit words...` writes to a terminal of 60 columns. */
+static void on_terminal(const char *const *words, char *text, size_t bytes)
+{
+    struct winsize size = {.ws_row = 24, .ws_col = 60};
+    int ours, theirs, status = 0;
+    size_t used = 0;
+    ssize_t count;
+
+    GW_ASSERT_EQ(openpty(&ours, &theirs, NULL, NULL, &size), 0);
+    fcntl(ours, F_SETFD, FD_CLOEXEC);
+    pid_t pid = fork();
+    GW_ASSERT(pid >= 0);
+    if (pid == 0) {
+        setenv("TERM", "xterm", 1);
+        be_godwit(words, theirs, theirs);
+    }
+    close(theirs);
+    while ((count = read(ours, text + used, bytes - 1 - used)) > 0)
+        used += (size_t)count;
+    text[used] = '\0';
+    close(ours);
+    waitpid(pid, &status, 0);
+    GW_EXPECT(WIFEXITED(status));
+}
+
+GW_TEST(command, a_progress_line_fits_the_terminal_that_it_is_drawn_on)
+{
+    static const char *const words[] = {
+        "try",          "--ram", "32M",   "--warmup",          "0",      "--run-for", "0",
+        "--dirty-rate", "0",     "--set", "max-bandwidth=40M", "--wire", "unix",      NULL};
+    static char text[TEXT_BYTES];
+    unsigned drawn = 0;
+
+    unsetenv("NO_COLOR");
+    on_terminal(words, text, sizeof(text));
+    for (const char *at = strstr(text, "active: "); at; at = strstr(at + 1, "active: ")) {
+        GW_EXPECT_LE(strcspn(at, "\r\n"), 59);
+        GW_EXPECT(strncmp(at + strcspn(at, "\r\n"), "\r\033[K", 4) == 0);
+        drawn++;
+    }
+    GW_EXPECT_GT(drawn, 1);
+}
+
+GW_TEST(command, colour_is_for_terminals_that_want_it)
+{
+    static const char *const words[] = {"send", "nonsense", NULL};
+    static char text[TEXT_BYTES];
+
+    unsetenv("NO_COLOR");
+    on_terminal(words, text, sizeof(text));
+    GW_EXPECT(strstr(text, "\033[31merror") != NULL);
+    setenv("NO_COLOR", "1", 1);
+    on_terminal(words, text, sizeof(text));
+    unsetenv("NO_COLOR");
+    GW_EXPECT(strchr(text, '\033') == NULL);
+    STATUS_IS(2, "send", "nonsense");
+    GW_EXPECT(strchr(only.err.text, '\033') == NULL);
 }
 
 GW_TEST(command, doctor_finds_what_is_needed_and_writes_a_document)
@@ -413,6 +641,33 @@ GW_TEST(command, prealloc_is_taken_by_the_guest)
     START(&source, "send", where, "--ram", "32M", "--warmup", "0", "--dirty-rate", "10M");
     GW_EXPECT(ends_with(&source, 0));
     GW_EXPECT(ends_with(&target, 0));
+}
+
+GW_TEST(command, a_guest_of_small_pages_is_taken_into_huge_ones_and_back)
+{
+    struct gw_huge_pool pool;
+
+    gw_huge_pool_open(&pool, 2u << 20, 8);
+    START(&target, "receive", "tcp:127.0.0.1:0", "--prealloc", "16M", "--memory", "hugetlb",
+          "--run-for", "0");
+    while (!strstr(target.err.text, "listening on ") && listen_to(&target, now_s() + PATIENCE_S))
+        ;
+    if (!strstr(target.err.text, "listening on ")) {
+        GW_EXPECT_EQ(finish(&target), 1);
+        gw_huge_pool_close(&pool);
+        GW_SKIP("there are no 8 huge pages of 2 MiB: %s", target.err.text);
+    }
+    await_listening();
+    START(&source, "send", where, "--ram", "16M", "--warmup", "0", "--dirty-rate", "10M");
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    START(&target, "receive", "tcp:127.0.0.1:0", "--memory", "anon", "--run-for", "0");
+    await_listening();
+    START(&source, "send", where, "--ram", "16M", "--memory", "hugetlb", "--warmup", "0",
+          "--dirty-rate", "10M");
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    gw_huge_pool_close(&pool);
 }
 
 GW_TEST(command, events_are_a_line_each_and_end_with_ended)
@@ -568,20 +823,167 @@ GW_TEST(command, an_address_in_use_ends_with_1)
     GW_EXPECT(ends_with(&target, 3));
 }
 
-GW_TEST(command, a_guest_above_ram_max_is_refused_and_runs_on)
+GW_TEST(command, a_guest_above_ram_max_is_refused_at_hello_and_a_smaller_one_taken)
 {
-    START(&target, "receive", "tcp:127.0.0.1:0", "--ram-max", "8M");
+    START(&target, "receive", "tcp:127.0.0.1:0", "--ram-max", "8M", "--run-for", "0");
     await_listening();
-    START(&source, "send", where, "--ram", "32M", "--warmup", "0", "--dirty-rate", "10M", "--json",
+    START(&source, "send", where, "--ram", "12M", "--warmup", "0", "--dirty-rate", "10M", "--json",
           "-");
     GW_EXPECT(ends_with(&source, 1));
     json_t *document = document_of(&source.out);
     GW_EXPECT(json_is_true(at(document, "guest", "verified")));
-    GW_EXPECT(json_is_object(at(document, "error", NULL)));
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), "limit");
     json_decref(document);
-    kill(target.pid, SIGTERM); /* if it is still waiting for a smaller one */
-    int status = finish(&target);
-    GW_EXPECT(status == 1 || status == 3);
+    /* The limit is of the guest's memory, not of what the guest keeps beside it. */
+    START(&source, "send", where, "--ram", "8M", "--warmup", "0");
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    const char *first = strstr(target.err.text, "connected");
+    GW_ASSERT(first != NULL); /* the first guest never came so far: no block was asked for */
+    GW_EXPECT(strstr(first + 1, "connected") == NULL);
+}
+
+GW_TEST(command, a_live_unix_socket_is_not_stolen_and_goes_with_a_signal)
+{
+    const char *path = path_in_folder("s");
+    struct stat info;
+
+    START(&target, "receive", listen_uri("unix"), "--run-for", "0");
+    await_listening();
+    STATUS_IS(1, "receive", listen_uri("unix"));
+    said(&only.err, "another process listens there");
+    START(&source, "send", where, "--ram", "8M", "--warmup", "0"); /* the first still has it */
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    START(&target, "receive", listen_uri("unix"));
+    await_listening();
+    kill(target.pid, SIGTERM);
+    GW_EXPECT(ends_with(&target, 3));
+    GW_EXPECT(stat(path, &info) < 0 && errno == ENOENT);
+}
+
+GW_TEST(command, a_port_is_listened_on_again_at_once)
+{
+    char uri[256];
+
+    START(&target, "receive", "tcp:127.0.0.1:0", "--run-for", "0");
+    await_listening();
+    for (int i = 0; i < 2; i++) { /* the second time, what the first left is in TIME-WAIT */
+        snprintf(uri, sizeof(uri), "%s", where);
+        STATUS_IS(0, "send", uri, "--ram", "8M", "--warmup", "0");
+        GW_EXPECT(ends_with(&target, 0));
+        if (i == 0) {
+            START(&target, "receive", uri, "--run-for", "0");
+            await_listening();
+            GW_EXPECT_STREQ(where, uri);
+        }
+    }
+}
+
+GW_TEST(command, serve_outlives_strangers_and_sources_that_die)
+{
+    char uri[256];
+
+    START(&target, "receive", "tcp:127.0.0.1:0", "--serve", "--run-for", "0");
+    await_listening();
+    snprintf(uri, sizeof(uri), "%s", where);
+    close(stranger());
+    START(&source, "send", uri, "--ram", "64M", "--warmup", "0", "--set", "max-bandwidth=1M",
+          "--events", "-");
+    GW_ASSERT(await(&source, &source.out, "\"active\""));
+    kill(source.pid, SIGKILL);
+    finish(&source);
+    GW_ASSERT(await(&target, &target.err, "error: failed"));
+    for (int i = 0; i < 2; i++)
+        STATUS_IS(0, "send", uri, "--ram", "8M", "--warmup", "0", "--quiet");
+    kill(target.pid, SIGINT);
+    finish(&target);
+}
+
+/* ---- an outcome that is not known ------------------------------------------------------------- */
+
+static struct proxy *proxy;
+
+/* A migration through a proxy that holds the first message of @type back, and, once memory flows,
+ * lets nobody connect: what the source asks again is not heard. */
+static void lose(enum proxy_way way, enum gw_message_type type, const char *on_unknown,
+                 const char *target_settles)
+{
+    START(&target, "receive", "tcp:127.0.0.1:0", "--run-for", "0", "--set", target_settles);
+    await_listening();
+    proxy = proxy_new(where);
+    proxy_on(proxy, way, type, 1, PROXY_HOLD);
+    START(&source, "send", proxy_uri(proxy), "--ram", "8M", "--warmup", "0", "--dirty-rate", "1M",
+          "--set", "x-settle-timeout=300", "--on-unknown", on_unknown, "--events", "-", "--json",
+          path_in_folder("json"));
+    GW_EXPECT(await(&source, &source.out, "\"active\""));
+    proxy_refuse(proxy, true);
+}
+
+static json_t *source_document(void)
+{
+    json_t *document = json_load_file(path_in_folder("json"), 0, NULL);
+
+    GW_ASSERT(document != NULL);
+    return document;
+}
+
+static void source_does_not_know(void)
+{
+    json_t *document = source_document();
+
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), "unknown-outcome");
+    GW_EXPECT(json_is_null(at(document, "guest", "verified")));
+    json_decref(document);
+    proxy_free(proxy);
+}
+
+GW_TEST(command, an_outcome_that_stays_unknown_ends_with_4)
+{
+    lose(PROXY_TO_SOURCE, GW_MSG_OUTCOME, "exit", "x-settle-timeout=300");
+    GW_EXPECT(ends_with(&source, 4));
+    GW_EXPECT(ends_with(&target, 0));
+    source_does_not_know();
+}
+
+GW_TEST(command, hold_asks_on_until_it_is_interrupted)
+{
+    lose(PROXY_TO_SOURCE, GW_MSG_OUTCOME, "hold", "x-settle-timeout=300");
+    GW_ASSERT(await(&source, &source.err, "is not known"));
+    GW_EXPECT(ends_with(&target, 0)); /* nobody will ever know more */
+    GW_EXPECT_EQ(waitpid(source.pid, NULL, WNOHANG), 0);
+    kill(source.pid, SIGINT);
+    GW_EXPECT(ends_with(&source, 4));
+    source_does_not_know();
+}
+
+GW_TEST(command, hold_ends_with_0_when_it_hears_that_the_guest_runs_there)
+{
+    lose(PROXY_TO_SOURCE, GW_MSG_OUTCOME, "hold", "x-settle-timeout=60000");
+    GW_ASSERT(await(&source, &source.err, "is not known"));
+    proxy_refuse(proxy, false);
+    GW_EXPECT(ends_with(&source, 0));
+    GW_EXPECT(ends_with(&target, 0));
+    json_t *document = source_document();
+    GW_EXPECT_STREQ(text_at(document, "status", NULL), "completed");
+    GW_EXPECT(json_is_null(at(document, "error", NULL)));
+    GW_EXPECT(json_is_true(at(document, "guest", "verified")));
+    json_decref(document);
+    proxy_free(proxy);
+}
+
+GW_TEST(command, hold_ends_with_1_and_the_guest_runs_on_when_the_target_gave_it_up)
+{
+    lose(PROXY_TO_TARGET, GW_MSG_COMMIT, "hold", "x-settle-timeout=300");
+    GW_ASSERT(await(&source, &source.err, "is not known"));
+    proxy_refuse(proxy, false); /* the target never read COMMIT: asked anew, it lets go */
+    GW_EXPECT(ends_with(&source, 1));
+    GW_EXPECT(ends_with(&target, 1));
+    json_t *document = source_document();
+    GW_EXPECT_STREQ(text_at(document, "error", "code"), "void");
+    GW_EXPECT(json_is_true(at(document, "guest", "verified")));
+    json_decref(document);
+    proxy_free(proxy);
 }
 
 /* A migration that is in its first round and stays there. */
