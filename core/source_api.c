@@ -325,8 +325,7 @@ int gw_source_block_discarded(struct gw_source *src, unsigned block_id, uint64_t
     if (!block || bytes == 0 || offset % GW_PAGE_BYTES || bytes % GW_PAGE_BYTES ||
         offset > block->desc.size_bytes || bytes > block->desc.size_bytes - offset)
         return -EINVAL;
-    struct gw_discard range = {block_id, offset / GW_PAGE_BYTES, bytes / GW_PAGE_BYTES};
-    gw_discards_add(&src->discards, &range, block->pages);
+    gw_discards_add(&src->discards, block_id, offset / GW_PAGE_BYTES, bytes / GW_PAGE_BYTES);
     return 0;
 }
 
