@@ -33,7 +33,17 @@ uint64_t gw_converge_downtime_ns(const struct gw_converge *converge,
         return 0;
     if (bandwidth == 0)
         return GW_NEVER_NS;
-    return (uint64_t)((unsigned __int128)converge->remaining_bytes * GW_NS_PER_S / bandwidth);
+    unsigned __int128 ns = (unsigned __int128)converge->remaining_bytes * GW_NS_PER_S / bandwidth;
+    return ns < GW_NEVER_NS ? (uint64_t)ns : GW_NEVER_NS - 1;
+}
+
+/* While no round has said what the wire carries, a small one says at least what so little takes. */
+static bool is_small_enough(const struct gw_converge *converge, const struct gw_round_facts *round,
+                            const struct gw_converge_limits *limits)
+{
+    return switchover_bandwidth(converge, limits) == 0 &&
+           round->remaining_bytes <= MEANINGFUL_BYTES &&
+           round->busy_ns <= limits->downtime_limit_ns;
 }
 
 enum gw_converge_verdict gw_converge_judge(struct gw_converge *converge,
@@ -46,7 +56,8 @@ enum gw_converge_verdict gw_converge_judge(struct gw_converge *converge,
     converge->dirty_rate = per_second(round->dirtied_bytes, round->dirtied_ns);
     converge->remaining_bytes = round->remaining_bytes;
 
-    if (gw_converge_downtime_ns(converge, limits) <= limits->downtime_limit_ns)
+    if (gw_converge_downtime_ns(converge, limits) <= limits->downtime_limit_ns ||
+        is_small_enough(converge, round, limits))
         return GW_CONVERGE_SWITCH;
 
     bool shrank =

@@ -61,8 +61,15 @@ uint64_t gw_throttle_take(struct gw_throttle *throttle, uint64_t want, uint64_t 
 void gw_throttle_refund(struct gw_throttle *throttle, uint64_t bytes)
 {
     uint64_t rate = atomic_load_explicit(&throttle->rate, memory_order_relaxed);
-    if (rate != 0)
-        atomic_fetch_sub_explicit(&throttle->filled_ns, cost_ns(bytes, rate), memory_order_relaxed);
+    if (rate == 0)
+        return;
+    /* The rate may have fallen since they were taken: never further back than time goes. */
+    uint64_t filled = atomic_load_explicit(&throttle->filled_ns, memory_order_relaxed);
+    uint64_t cost = cost_ns(bytes, rate);
+    while (!atomic_compare_exchange_weak_explicit(&throttle->filled_ns, &filled,
+                                                  filled > cost ? filled - cost : 0,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
 }
 
 uint64_t gw_throttle_wake_ns(const struct gw_throttle *throttle, uint64_t now_ns)
