@@ -55,8 +55,5 @@ int gw_list_check(enum gw_message_type type, struct gw_span list, struct gw_erro
 
 /* Copy @bytes of text to @to (at least bytes + 1), control and non-ASCII bytes as '?'. */
 void gw_text_copy(char *to, const uint8_t *from, size_t bytes);
-/* The first byte of a name that is not printable ASCII, or NULL. Names are compared, so they are
- * refused rather than changed. */
-const uint8_t *gw_text_find_odd(const uint8_t *text, size_t bytes);
 
 #endif

@@ -26,7 +26,7 @@ int gw_list_add_block(struct gw_list_builder *list, const struct gw_block_offer_
 {
     size_t name_bytes = strnlen(block->name, sizeof(block->name));
     if (name_bytes == 0 || name_bytes > GW_NAME_BYTES_MAX ||
-        gw_text_find_odd((const uint8_t *)block->name, name_bytes))
+        gw_text_find_odd(block->name, name_bytes))
         return -EINVAL;
     uint8_t *at = list_room(list, 1 + name_bytes + BLOCK_TAIL_BYTES);
     if (!at)

@@ -51,12 +51,3 @@ void gw_text_copy(char *to, const uint8_t *from, size_t bytes)
         to[i] = from[i] >= 0x20 && from[i] < 0x7f ? (char)from[i] : '?';
     to[bytes] = '\0';
 }
-
-const uint8_t *gw_text_find_odd(const uint8_t *text, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        if (text[i] < 0x20 || text[i] >= 0x7f)
-            return text + i;
-    }
-    return NULL;
-}

@@ -3,6 +3,7 @@
 #include "core/devices.h"
 
 #include "core/base/alloc.h"
+#include "core/base/bytes.h"
 
 #include <string.h>
 
@@ -32,6 +33,10 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
     size_t bytes = desc->name ? strnlen(desc->name, GW_NAME_BYTES_MAX + 1) : 0;
     if (bytes == 0 || bytes > GW_NAME_BYTES_MAX)
         return gw_fail(err, -EINVAL, "device: its name must have 1 to %d bytes", GW_NAME_BYTES_MAX);
+    const uint8_t *odd = gw_text_find_odd(desc->name, bytes);
+    if (odd)
+        return gw_fail(err, -EINVAL, "device: byte 0x%02x in its name is not printable ASCII",
+                       *odd);
     if (strcmp(desc->name, "ram") == 0)
         return gw_fail(err, -EINVAL, "device 'ram': that name is the memory's");
     if (!desc->save && !desc->load)
@@ -42,6 +47,18 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
     if (desc->minimum_version_id > desc->version_id)
         return gw_fail(err, -EINVAL, "device '%s': minimum_version_id %u is above version_id %u",
                        desc->name, desc->minimum_version_id, desc->version_id);
+    return 0;
+}
+
+int gw_machine_check(const char *machine, struct gw_error *err)
+{
+    size_t bytes = strnlen(machine, GW_NAME_BYTES_MAX + 1);
+    if (bytes > GW_NAME_BYTES_MAX)
+        return gw_fail(err, -EINVAL, "the machine name is longer than %d bytes", GW_NAME_BYTES_MAX);
+    const uint8_t *odd = gw_text_find_odd(machine, bytes);
+    if (odd)
+        return gw_fail(err, -EINVAL, "byte 0x%02x in the machine name is not printable ASCII",
+                       *odd);
     return 0;
 }
 

@@ -19,6 +19,9 @@ int gw_devices_add(struct gw_devices *devices, const struct gw_device_desc *desc
 const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, const char *name,
                                              uint32_t instance_id);
 
+/* May it be in HELLO and in the stream's configuration? -EINVAL with err. */
+int gw_machine_check(const char *machine, struct gw_error *err);
+
 /* ---- items: one writer each ----------------------------------------------------------------- */
 
 #define GW_SECTION_RAM 1u         /* section id of RAM; devices count on from 2 */

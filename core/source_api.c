@@ -17,8 +17,11 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
         !config->ops->resume)
         return gw_fail(err, -EINVAL,
                        "source: struct_bytes, loop, ops, pause and resume must be set");
-    if (config->machine && strnlen(config->machine, 256) > 255)
-        return gw_fail(err, -EINVAL, "source: the machine name is longer than 255 bytes");
+    int rc = config->machine ? gw_machine_check(config->machine, err) : 0;
+    if (rc < 0) {
+        gw_error_prefix(err, "source");
+        return rc;
+    }
     struct gw_source *src = gw_zalloc(1, sizeof(*src));
     if (!src)
         return gw_fail(err, -ENOMEM, "source");
@@ -36,7 +39,7 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     pthread_mutex_init(&src->params_lock, NULL);
     pthread_mutex_init(&src->stats_lock, NULL);
     src->err.struct_bytes = src->result_err.struct_bytes = sizeof(src->err);
-    int rc = gw_inbox_init(&src->inbox);
+    rc = gw_inbox_init(&src->inbox);
     src->ram = gw_ram_new();
     gw_discards_init(&src->discards);
     if (rc == 0 &&

@@ -286,6 +286,26 @@ static void start_track(struct gw_source *src)
     gw_source_post(src, &src->work, track_run, track_done);
 }
 
+/* As many blocks from src->offer_next on as fit: the first that does not, or a negative errno. */
+static int list_offers(struct gw_source *src, struct gw_list_builder *list, struct gw_error *err)
+{
+    unsigned next = src->offer_next;
+    for (; next < gw_ram_block_count(src->ram); next++) {
+        const struct gw_block *block = gw_ram_block(src->ram, next);
+        struct gw_block_offer_msg offer = {.bytes = block->desc.size_bytes,
+                                           .page_bytes = block->desc.page_bytes,
+                                           .kind = block->desc.kind,
+                                           .flags = block->desc.flags};
+        snprintf(offer.name, sizeof(offer.name), "%s", block->desc.name);
+        int rc = gw_list_add_block(list, &offer);
+        if (rc == -ENOSPC && next > src->offer_next)
+            break;
+        if (rc < 0)
+            return gw_fail(err, rc, "block %u cannot be offered", next);
+    }
+    return (int)next;
+}
+
 static void offer_blocks(struct gw_source *src)
 {
     uint8_t *buf = gw_zalloc(1, OFFER_BUF_BYTES);
@@ -298,24 +318,18 @@ static void offer_blocks(struct gw_source *src)
     unsigned count = gw_ram_block_count(src->ram);
     while (src->offer_next < count) {
         struct gw_list_builder list = {.buf = buf, .bytes = OFFER_BUF_BYTES};
-        unsigned next = src->offer_next;
-        for (; next < count; next++) {
-            const struct gw_block *block = gw_ram_block(src->ram, next);
-            struct gw_block_offer_msg offer = {.bytes = block->desc.size_bytes,
-                                               .page_bytes = block->desc.page_bytes,
-                                               .kind = block->desc.kind,
-                                               .flags = block->desc.flags};
-            snprintf(offer.name, sizeof(offer.name), "%s", block->desc.name);
-            if (gw_list_add_block(&list, &offer) < 0)
-                break;
+        int next = list_offers(src, &list, &err);
+        if (next < 0) {
+            gw_source_fail(src, &err);
+            break;
         }
         struct gw_message msg = {.type = GW_MSG_BLOCKS,
-                                 .flags = next == count ? GW_MSG_FLAG_LAST : 0};
+                                 .flags = (unsigned)next == count ? GW_MSG_FLAG_LAST : 0};
         msg.u.list.data = list.buf;
         msg.u.list.bytes = list.used;
         if (gw_source_say(src, &msg) < 0)
             break; /* later, or the link is lost and the step will see it */
-        src->offer_next = next;
+        src->offer_next = (unsigned)next;
     }
     gw_free(buf);
 }

@@ -17,8 +17,11 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
         !config->ops->run)
         return gw_fail(err, -EINVAL,
                        "target: struct_bytes, loop, ops, block_offered and run must be set");
-    if (config->machine && strnlen(config->machine, 256) > 255)
-        return gw_fail(err, -EINVAL, "target: the machine name is longer than 255 bytes");
+    int rc = config->machine ? gw_machine_check(config->machine, err) : 0;
+    if (rc < 0) {
+        gw_error_prefix(err, "target");
+        return rc;
+    }
     struct gw_target *tgt = gw_zalloc(1, sizeof(*tgt));
     if (!tgt)
         return gw_fail(err, -ENOMEM, "target");
@@ -37,7 +40,7 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
     pthread_mutex_init(&tgt->stats_lock, NULL);
     tgt->items_last = &tgt->items_first;
     tgt->err.struct_bytes = tgt->result_err.struct_bytes = sizeof(tgt->err);
-    int rc = gw_inbox_init(&tgt->inbox);
+    rc = gw_inbox_init(&tgt->inbox);
     if (rc == 0 && getrandom(&tgt->incarnation, sizeof(tgt->incarnation), 0) !=
                        (ssize_t)sizeof(tgt->incarnation))
         rc = -errno;

@@ -133,20 +133,33 @@ static int check_memory(const struct gw_block_desc *desc, struct gw_error *err)
     return 0;
 }
 
+static int check_name(const char *name, struct gw_error *err)
+{
+    if (!name || !name[0])
+        return gw_fail(err, -EINVAL, "block: name is empty");
+    size_t bytes = strnlen(name, GW_NAME_BYTES_MAX + 1);
+    if (bytes > GW_NAME_BYTES_MAX)
+        return gw_fail(err, -EINVAL, "block '%.32s...': name is longer than %d bytes", name,
+                       GW_NAME_BYTES_MAX);
+    const uint8_t *odd = gw_text_find_odd(name, bytes);
+    if (odd)
+        return gw_fail(err, -EINVAL, "block: byte 0x%02x in its name is not printable ASCII", *odd);
+    return 0;
+}
+
 static int check_desc(const struct gw_block_desc *desc, struct gw_error *err)
 {
     if (desc->struct_bytes < sizeof(*desc))
         return gw_fail(err, -EINVAL, "block: struct_bytes %zu is less than %zu", desc->struct_bytes,
                        sizeof(*desc));
-    if (!desc->name || !desc->name[0])
-        return gw_fail(err, -EINVAL, "block: name is empty");
-    size_t name_bytes = strnlen(desc->name, GW_NAME_BYTES_MAX + 1);
-    if (name_bytes > GW_NAME_BYTES_MAX)
-        return gw_fail(err, -EINVAL, "block '%.32s...': name is longer than %d bytes", desc->name,
-                       GW_NAME_BYTES_MAX);
-    int rc = check_memory(desc, err);
+    int rc = check_name(desc->name, err);
+    if (rc == 0)
+        rc = check_memory(desc, err);
     if (rc < 0)
         return rc;
+    if (desc->flags & ~GW_BLOCK_READ_ONLY)
+        return gw_fail(err, -EINVAL, "block '%s': flags 0x%" PRIx32 " are unknown", desc->name,
+                       desc->flags & ~GW_BLOCK_READ_ONLY);
     if (desc->kind != GW_BLOCK_ANON && desc->kind != GW_BLOCK_MEMFD &&
         desc->kind != GW_BLOCK_HUGETLB)
         return gw_fail(err, -EINVAL, "block '%s': kind %d is unknown", desc->name, (int)desc->kind);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* core/base/bytes.h - big-endian values at unaligned addresses: the order of every wire here. */
+/* core/base/bytes.h - big-endian values at unaligned addresses: the order of every wire here. And
+ * what is asked of ranges, names and numbers everywhere. */
 #ifndef GW_BASE_BYTES_H
 #define GW_BASE_BYTES_H
 
@@ -52,6 +53,18 @@ static inline uint64_t gw_be64_load(const void *from)
 static inline bool gw_range_is_inside(uint64_t offset, uint64_t bytes, uint64_t size)
 {
     return offset <= size && bytes <= size - offset;
+}
+
+/* The first byte of a name that is not printable ASCII, or NULL. Names are compared, so they are
+ * refused rather than changed. */
+static inline const uint8_t *gw_text_find_odd(const void *text, size_t bytes)
+{
+    const uint8_t *at = text;
+    for (const uint8_t *end = at + bytes; at < end; at++) {
+        if (*at < 0x20 || *at > 0x7e)
+            return at;
+    }
+    return NULL;
 }
 
 static inline uint64_t gw_round_up(uint64_t value, uint64_t power_of_two)

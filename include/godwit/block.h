@@ -30,7 +30,7 @@ struct gw_block_desc {
     enum gw_block_kind kind;
     int fd;             /* memfd behind a shared mapping, or -1; borrowed like host */
     uint64_t fd_offset; /* of host within fd, a multiple of page_bytes */
-    uint32_t flags;     /* GW_BLOCK_* */
+    uint32_t flags;     /* GW_BLOCK_*; others are refused */
 };
 
 #ifdef __cplusplus

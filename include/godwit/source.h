@@ -57,8 +57,8 @@ struct gw_source_config {
 };
 
 /** gw_source_new() - starts two threads, for [worker] callbacks.
- *  Return: 0, -EINVAL (struct_bytes, loop, ops, pause or resume not set, machine too long), -ENOMEM,
- *  -EMFILE, -EAGAIN (no threads); @src is set on success only. */
+ *  Return: 0, -EINVAL (struct_bytes, loop, ops, pause or resume not set, machine too long or
+ *  not printable), -ENOMEM, -EMFILE, -EAGAIN (no threads); @src is set on success only. */
 GW_API int gw_source_new(const struct gw_source_config *config, struct gw_source **src,
                          struct gw_error *err);
 
@@ -69,7 +69,8 @@ GW_API int gw_source_new(const struct gw_source_config *config, struct gw_source
  * Costs no I/O and pins nothing.
  *
  * Return: the block's id, counting from 0 in order of adding, or
- *   -EINVAL  struct_bytes, name, host, size_bytes, page_bytes, kind, fd or fd_offset is malformed
+ *   -EINVAL  struct_bytes, name, host, size_bytes, page_bytes, kind, fd, fd_offset or flags is
+ *            malformed
  *   -EEXIST  the name is taken
  *   -E2BIG   too many blocks (65536), or bytes (2^64)
  *   -EBUSY   a migration runs

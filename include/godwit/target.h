@@ -64,7 +64,7 @@ struct gw_target_config {
 };
 
 /** gw_target_new() - starts two threads, for long work. Return: 0, -EINVAL (struct_bytes, loop, ops,
- *  block_offered or run not set, machine longer than 255 bytes), -ENOMEM, -EMFILE, -EAGAIN (no
+ *  block_offered or run not set, machine longer than 255 bytes or not printable), -ENOMEM, -EMFILE, -EAGAIN (no
  *  threads); @tgt is set on success only. */
 GW_API int gw_target_new(const struct gw_target_config *config, struct gw_target **tgt,
                          struct gw_error *err);

@@ -52,6 +52,10 @@ GW_TEST(block, each_malformed_field_is_refused_by_name)
     REFUSED("name", desc.name = NULL);
     REFUSED("name", desc.name = "");
     REFUSED("name", desc.name = long_name);
+    REFUSED("0x0a", desc.name = "ram\n0");
+    REFUSED("0xc3", desc.name = "r\xc3\xa4m");
+    REFUSED("0x7f", desc.name = "ram0\x7f");
+    REFUSED("flags 0x6", desc.flags = 6u | GW_BLOCK_READ_ONLY);
     REFUSED("page_bytes", desc.page_bytes = 2048);
     REFUSED("page_bytes", desc.page_bytes = 12288);
     REFUSED("size_bytes", desc.size_bytes = 0);
