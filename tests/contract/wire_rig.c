@@ -296,8 +296,7 @@ void rig_doze(struct gw_endpoint *ep)
     gw_ep_awake(ep, fds, (unsigned)count);
 }
 
-/* Let an end that has nothing to say push out what it has queued. */
-static void nudge(struct gw_endpoint *ep)
+void rig_nudge(struct gw_endpoint *ep)
 {
     struct pollfd fds[2];
     uint64_t wake_ns = GW_NEVER_NS;
@@ -314,7 +313,7 @@ ssize_t rig_recv(struct gw_endpoint *ep, struct gw_endpoint *other, void *buf, s
         if (n != -EAGAIN)
             return n;
         if (other)
-            nudge(other);
+            rig_nudge(other);
         rig_doze(ep);
     }
     GW_NOTE_FAILURE("no message came");
@@ -362,8 +361,8 @@ unsigned rig_put_all(struct rig *rig, const struct gw_put *puts, unsigned count)
             uint8_t none[1];
             if (!GW_EXPECT_EQ(gw_recv(rig->target, none, 0), -EAGAIN))
                 break;
-            nudge(rig->source);
-            nudge(rig->target);
+            rig_nudge(rig->source);
+            rig_nudge(rig->target);
         }
     }
     return good;

@@ -53,6 +53,8 @@ void rig_listener_doze(struct rig *rig); /* at most 2 ms */
 
 /* Sleep as an owner does, for at most 20 ms. */
 void rig_doze(struct gw_endpoint *ep);
+/* Let an end that has nothing to say push out what it has queued, without sleeping. */
+void rig_nudge(struct gw_endpoint *ep);
 /* One message, or the final error; steps @other meanwhile (may be NULL). */
 ssize_t rig_recv(struct gw_endpoint *ep, struct gw_endpoint *other, void *buf, size_t bytes);
 /* 0, or the final error. */

@@ -8,10 +8,12 @@
  * never leaves is flushed from there. Completions are taken from the wire as they come, not as they are
  * asked for, because a message may stand behind puts that wait for the wire's window. What comes in is held back by not asking the wire for it.
  *
- * The table's contract holds whatever strikes: a put that was accepted completes once, a final error
- * is final and has its reason, an owner that sleeps is woken by shutdown. While the filter is deaf
- * on purpose it sleeps by the clock, because the wire's descriptor would only say that there is
- * something to hear. An endpoint that no rule concerns passes everything straight on. */
+ * What strikes closes the connection below, at once, so that the peer learns of it on every wire. The
+ * table's contract holds: a put that was accepted completes once, a final error is final and has its
+ * reason. Only the owner may close, so a shutdown by another thread is a flag, and the owner never
+ * sleeps for longer than NAP_NS; while the filter is deaf on purpose it sleeps by the clock alone,
+ * because the wire's descriptor would only say that there is something to hear. An endpoint that no
+ * rule concerns passes everything straight on. */
 #include "transport/filter/fault.h"
 
 #include "core/base/alloc.h"
@@ -28,7 +30,7 @@
 #define QUEUE_BYTES (256u << 10)      /* a message is accepted while fewer wait */
 #define BATCH 512                     /* handed to the wire at once */
 #define FLUSH_NS (100 * GW_NS_PER_MS) /* what was accepted before a cut has so long to leave */
-#define DEAF_NS (5 * GW_NS_PER_MS)
+#define NAP_NS (5 * GW_NS_PER_MS)
 
 struct fault_rmr {
     struct gw_rmr base;
@@ -63,12 +65,13 @@ struct fault {
     void *place_ctx;
     uint32_t message_bytes_max;
     uint16_t index;
-    atomic_bool shut; /* set by any thread, read by the owner: relaxed, as in the wire below */
+    atomic_bool shut; /* set by any thread, read by the owner: relaxed, nothing goes with it */
 
     int rc; /* the first final error */
     bool told;
     bool inner_dead; /* it is the wire's, which may still have last words */
     struct gw_error err;
+    struct gw_ep_attr last; /* of the wire's endpoint, once it is closed */
 
     unsigned window, take;
     uint32_t piece_bytes;       /* 0: whole */
@@ -105,18 +108,19 @@ static struct fault *fault_of(struct gw_endpoint *ep)
 
 /* ---- errors ---- */
 
+/* Ends here, for a reason of ours: the connection below is closed. */
 static void fail(struct fault *f, int rc, enum gw_code code, const char *what, const char *rule)
 {
-    struct gw_ep_attr attr;
     if (f->rc != 0)
         return;
     f->rc = gw_fail_code(&f->err, rc, code, "%s%s%s", what, rule ? " on purpose: do=" : "",
                          rule ? rule : "");
-    gw_ep_query(f->base.inner, &attr);
-    gw_error_place(&f->err, "%.64s endpoint %u", attr.peer, f->index);
+    gw_ep_query(f->base.inner, &f->last);
+    gw_error_place(&f->err, "%.64s endpoint %u", f->last.peer, f->index);
     if (rule)
         gw_error_hint(&f->err, "the address asks for it with fault+");
-    gw_ep_shutdown(f->base.inner);
+    gw_ep_close(f->base.inner);
+    f->base.inner = NULL;
 }
 
 /* The wire's own error. */
@@ -265,19 +269,19 @@ static unsigned collect(struct fault *f)
 {
     struct gw_completion pieces[64];
     unsigned n = 0;
-    int got;
-    while ((got = gw_poll(f->base.inner, pieces, 64)) > 0) {
+    int got = -ECONNRESET;
+    while (f->base.inner && (got = gw_poll(f->base.inner, pieces, 64)) > 0) {
         for (int i = 0; i < got; i++) {
             struct slot *slot = &f->slots[pieces[i].cookie];
             slot->flying--;
             if (pieces[i].status < 0 && slot->status == 0)
-                slot->status = f->rc != 0 ? f->rc : pieces[i].status;
+                slot->status = pieces[i].status;
             if (slot->flying == 0 && slot->posted == slot->put.bytes)
                 complete(f, (unsigned)pieces[i].cookie);
         }
         n += (unsigned)got;
     }
-    if (got < 0)
+    if (got < 0 && f->base.inner)
         inner_failed(f, got);
     if (f->rc != 0)
         flush(f, got < 0);
@@ -580,8 +584,7 @@ static bool is_ready(struct fault *f, uint64_t now)
 }
 
 /* Of the wire's descriptors those that say that it can send; the clock does the rest. */
-static int arm_deaf(struct fault *f, struct pollfd *fds, unsigned max, uint64_t *wake_ns,
-                    uint64_t now)
+static int arm_deaf(struct fault *f, struct pollfd *fds, unsigned max)
 {
     uint64_t wire_ns = GW_NEVER_NS;
     int kept = 0;
@@ -591,7 +594,6 @@ static int arm_deaf(struct fault *f, struct pollfd *fds, unsigned max, uint64_t 
         fds[kept].events &= POLLOUT;
         kept += fds[kept].events != 0;
     }
-    *wake_ns = gw_min_u64(*wake_ns, now + DEAF_NS);
     return kept;
 }
 
@@ -605,7 +607,8 @@ static int fault_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, u
         pump(f, now);
     if (is_ready(f, now)) {
         uint64_t ignored = GW_NEVER_NS;
-        gw_ep_arm(f->base.inner, fds, max, &ignored); /* it pushes out what gathers there */
+        if (f->base.inner)
+            gw_ep_arm(f->base.inner, fds, max, &ignored); /* it pushes out what gathers there */
         *wake_ns = 0;
         return 0;
     }
@@ -617,13 +620,14 @@ static int fault_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, u
         *wake_ns = gw_min_u64(*wake_ns, item_at(f, 0)->due_ns);
     if (f->resume_ns > now)
         *wake_ns = gw_min_u64(*wake_ns, f->resume_ns);
-    return is_deaf(f, now) ? arm_deaf(f, fds, max, wake_ns, now)
-                           : gw_ep_arm(f->base.inner, fds, max, wake_ns);
+    *wake_ns = gw_min_u64(*wake_ns, now + NAP_NS);
+    return is_deaf(f, now) ? arm_deaf(f, fds, max) : gw_ep_arm(f->base.inner, fds, max, wake_ns);
 }
 
 static void fault_awake(struct gw_endpoint *ep, const struct pollfd *fds, unsigned count)
 {
-    gw_ep_awake(fault_of(ep)->base.inner, fds, count);
+    if (fault_of(ep)->base.inner)
+        gw_ep_awake(fault_of(ep)->base.inner, fds, count);
 }
 
 /* ---- what is placed here ---- */
@@ -744,8 +748,11 @@ static void endpoint_opened(struct gw_filter_endpoint *ep)
 {
     struct fault *f = (struct fault *)ep;
     struct gw_fault_hit hit;
+    struct gw_ep_attr attr;
     if (f->plain)
         return;
+    gw_ep_query(f->base.inner, &attr);
+    f->window = (unsigned)gw_min_u64(f->window, attr.put_window);
     gw_fault_see_open(&f->plan, &hit);
     after(f, &hit, gw_clock_ns());
 }
@@ -753,6 +760,11 @@ static void endpoint_opened(struct gw_filter_endpoint *ep)
 static void fault_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr)
 {
     const struct fault *f = (const struct fault *)ep;
+    if (!f->base.inner) {
+        *attr = f->last;
+        attr->tx_pending = false;
+        return;
+    }
     gw_ep_query(f->base.inner, attr);
     if (f->plain) {
         attr->put_count_max = (uint32_t)gw_min_u64(attr->put_count_max, BATCH);
@@ -777,8 +789,16 @@ static int fault_error(const struct gw_endpoint *ep, struct gw_error *err)
 static void fault_shutdown(struct gw_endpoint *ep)
 {
     struct fault *f = fault_of(ep);
-    atomic_store_explicit(&f->shut, true, memory_order_relaxed);
-    gw_ep_shutdown(f->base.inner);
+    if (f->plain)
+        gw_ep_shutdown(f->base.inner);
+    else
+        atomic_store_explicit(&f->shut, true, memory_order_relaxed);
+}
+
+static void fault_revoke(struct gw_endpoint *ep)
+{
+    if (fault_of(ep)->base.inner)
+        gw_ep_revoke(fault_of(ep)->base.inner);
 }
 
 static void fault_close(struct gw_endpoint *ep)
@@ -824,7 +844,7 @@ static const struct gw_transport_ops fault_ops = {
     .query = fault_query,
     .error = fault_error,
     .shutdown = fault_shutdown,
-    .revoke = gw_filter_revoke,
+    .revoke = fault_revoke,
     .close = fault_close,
     .mr_reg = gw_filter_mr_reg,
     .mr_dereg = gw_filter_mr_dereg,

@@ -414,8 +414,3 @@ void gw_filter_shutdown(struct gw_endpoint *ep)
 {
     gw_ep_shutdown(gw_filter_endpoint_of(ep)->inner);
 }
-
-void gw_filter_revoke(struct gw_endpoint *ep)
-{
-    gw_ep_revoke(gw_filter_endpoint_of(ep)->inner);
-}

@@ -103,7 +103,6 @@ void gw_filter_listener_close(struct gw_listener *ln);
 void gw_filter_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr);
 int gw_filter_error(const struct gw_endpoint *ep, struct gw_error *err);
 void gw_filter_shutdown(struct gw_endpoint *ep);
-void gw_filter_revoke(struct gw_endpoint *ep);
 /* Regions of the wire below, handed out as they are: the last three are in the table for
  * completeness and are never reached. */
 int gw_filter_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct gw_mr **mr,
