@@ -14,8 +14,10 @@
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
-/* Messages taken in one step: a peer that says more must not keep us from beating and from cancel. */
+/* Messages taken in one step, and the time spent on them: a peer that says more, or what is long to look
+ * through, must not keep us from beating and from cancel. */
 #define MESSAGES_MAX 64u
+#define MESSAGES_NS (5 * GW_NS_PER_MS)
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
@@ -293,9 +295,9 @@ static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
     struct gw_message msg;
     int rc = 0;
     unsigned count = 0;
-    while (src->channel && count < MESSAGES_MAX &&
-           (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
-        count++;
+    bool enough = false;
+    while (src->channel && !enough && (rc = gw_channel_recv(src->channel, &msg, &err)) > 0) {
+        enough = ++count == MESSAGES_MAX || gw_clock_ns() - now_ns > MESSAGES_NS;
         if (is_listening(src) && src->step < GW_SRC_LINGER)
             on_message(src, &msg);
         else if (msg.type == GW_MSG_OUTCOME)
@@ -311,7 +313,7 @@ static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
         link_lost(src, &err);
         return now_ns;
     }
-    return count == MESSAGES_MAX ? now_ns : gw_channel_wake_ns(src->channel);
+    return enough ? now_ns : gw_channel_wake_ns(src->channel);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------- */

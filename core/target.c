@@ -13,8 +13,10 @@
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
-/* Messages taken in one step: a peer that says more must not keep us from beating and from cancel. */
+/* Messages taken in one step, and the time spent on them: a peer that says more, or what is long to look
+ * through, must not keep us from beating and from cancel. */
 #define MESSAGES_MAX 64u
+#define MESSAGES_NS (5 * GW_NS_PER_MS)
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
@@ -244,9 +246,9 @@ static uint64_t step_link(struct gw_target *tgt, uint64_t now_ns)
     struct gw_message msg;
     int rc = 0;
     unsigned count = 0;
-    while (tgt->channel && count < MESSAGES_MAX &&
-           (rc = gw_channel_recv(tgt->channel, &msg, &err)) > 0) {
-        count++;
+    bool enough = false;
+    while (tgt->channel && !enough && (rc = gw_channel_recv(tgt->channel, &msg, &err)) > 0) {
+        enough = ++count == MESSAGES_MAX || gw_clock_ns() - now_ns > MESSAGES_NS;
         if (is_welcome(tgt, msg.type))
             on_message(tgt, &msg);
     }
@@ -260,7 +262,7 @@ static uint64_t step_link(struct gw_target *tgt, uint64_t now_ns)
         link_lost(tgt, &err);
         return now_ns;
     }
-    return count == MESSAGES_MAX ? now_ns : gw_channel_wake_ns(tgt->channel);
+    return enough ? now_ns : gw_channel_wake_ns(tgt->channel);
 }
 
 /* ---- statistics ---------------------------------------------------------------------------------------------- */
