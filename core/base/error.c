@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Errors: fixed-size records that the caller owns, filled where the fault is found. Nothing here
- * allocates or fails; texts that are too long are cut. */
+ * allocates or fails; texts that are too long are cut. A record may be of a caller that was compiled
+ * against another version of it: a field that does not lie inside its struct_bytes is not there. */
 #include "core/base/error.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,21 +94,46 @@ static bool explains_itself(int rc)
            rc == -EOPNOTSUPP || rc == -E2BIG;
 }
 
+#define END_OF(field) (offsetof(struct gw_error, field) + sizeof(((struct gw_error *)0)->field))
+/* As the first version had it, and stays what struct_bytes 0 means: never grows. */
+#define FIRST_BYTES END_OF(peer)
+#define HAS(err, field) (bytes_of(err) >= END_OF(field))
+
+static size_t bytes_of(const struct gw_error *err)
+{
+    return err->struct_bytes ? err->struct_bytes : FIRST_BYTES;
+}
+
 void gw_error_clear(struct gw_error *err)
 {
     if (!err)
         return;
-    err->rc = 0;
-    err->code = GW_CODE_NONE;
-    err->phase[0] = err->place[0] = err->message[0] = err->hint[0] = err->peer[0] = '\0';
+    if (HAS(err, rc))
+        err->rc = 0;
+    if (HAS(err, code))
+        err->code = GW_CODE_NONE;
+    if (HAS(err, phase))
+        err->phase[0] = '\0';
+    if (HAS(err, place))
+        err->place[0] = '\0';
+    if (HAS(err, message))
+        err->message[0] = '\0';
+    if (HAS(err, hint))
+        err->hint[0] = '\0';
+    if (HAS(err, peer))
+        err->peer[0] = '\0';
 }
 
 static void set_text(struct gw_error *err, int rc, enum gw_code code, bool add_errno,
                      const char *format, va_list args)
 {
     gw_error_clear(err);
-    err->rc = rc;
-    err->code = code;
+    if (HAS(err, rc))
+        err->rc = rc;
+    if (HAS(err, code))
+        err->code = code;
+    if (!HAS(err, message))
+        return;
     vsnprintf(err->message, sizeof(err->message), format, args);
     if (!add_errno)
         return;
@@ -151,7 +178,7 @@ int gw_error_set(struct gw_error *err, int rc, enum gw_code code, const char *fo
 
 void gw_error_hint(struct gw_error *err, const char *format, ...)
 {
-    if (!err || err->rc == 0)
+    if (!gw_error_is_set(err) || !HAS(err, hint))
         return;
     va_list args;
     va_start(args, format);
@@ -161,8 +188,10 @@ void gw_error_hint(struct gw_error *err, const char *format, ...)
 
 int gw_error_prefix(struct gw_error *err, const char *format, ...)
 {
-    if (!err || err->rc == 0)
+    if (!gw_error_is_set(err))
         return 0;
+    if (!HAS(err, message))
+        return err->rc;
     char text[GW_ERROR_TEXT_BYTES];
     va_list args;
     va_start(args, format);
@@ -186,13 +215,13 @@ int gw_error_prefix(struct gw_error *err, const char *format, ...)
 
 void gw_error_phase(struct gw_error *err, const char *phase)
 {
-    if (err && err->rc != 0 && err->phase[0] == '\0')
+    if (gw_error_is_set(err) && HAS(err, phase) && err->phase[0] == '\0')
         snprintf(err->phase, sizeof(err->phase), "%s", phase);
 }
 
 void gw_error_place(struct gw_error *err, const char *format, ...)
 {
-    if (!err || err->rc == 0 || err->place[0] != '\0')
+    if (!gw_error_is_set(err) || !HAS(err, place) || err->place[0] != '\0')
         return;
     va_list args;
     va_start(args, format);
@@ -202,7 +231,7 @@ void gw_error_place(struct gw_error *err, const char *format, ...)
 
 void gw_error_peer(struct gw_error *err, const char *text, size_t bytes)
 {
-    if (!err)
+    if (!err || !HAS(err, peer))
         return;
     size_t n = bytes < sizeof(err->peer) - 1 ? bytes : sizeof(err->peer) - 1;
     for (size_t i = 0; i < n; i++)
@@ -214,14 +243,24 @@ void gw_error_copy(struct gw_error *to, const struct gw_error *from)
 {
     if (!to || !from)
         return;
-    size_t bytes = to->struct_bytes;
-    if (bytes == 0 || bytes > sizeof(*to))
-        bytes = sizeof(*to);
-    memcpy((char *)to + sizeof(to->struct_bytes), (const char *)from + sizeof(from->struct_bytes),
-           bytes - sizeof(to->struct_bytes));
+    gw_error_clear(to); /* of what @from lacks */
+    if (HAS(to, rc) && HAS(from, rc))
+        to->rc = from->rc;
+    if (HAS(to, code) && HAS(from, code))
+        to->code = from->code;
+    if (HAS(to, phase) && HAS(from, phase))
+        memcpy(to->phase, from->phase, sizeof(to->phase));
+    if (HAS(to, place) && HAS(from, place))
+        memcpy(to->place, from->place, sizeof(to->place));
+    if (HAS(to, message) && HAS(from, message))
+        memcpy(to->message, from->message, sizeof(to->message));
+    if (HAS(to, hint) && HAS(from, hint))
+        memcpy(to->hint, from->hint, sizeof(to->hint));
+    if (HAS(to, peer) && HAS(from, peer))
+        memcpy(to->peer, from->peer, sizeof(to->peer));
 }
 
 bool gw_error_is_set(const struct gw_error *err)
 {
-    return err && err->rc != 0;
+    return err && HAS(err, rc) && err->rc != 0;
 }

@@ -50,8 +50,10 @@ enum gw_code {
 #define GW_ERROR_TEXT_BYTES 320
 
 struct gw_error {
-    size_t struct_bytes; /* sizeof(struct gw_error): how it grows; GW_ERROR_INIT sets it */
-    int rc;              /* negative errno; 0: no error */
+    size_t
+        struct_bytes; /* sizeof(struct gw_error): how it grows; GW_ERROR_INIT sets it. Fields that do
+                          * not end inside it are never touched; 0 means those listed here, for ever */
+    int rc;           /* negative errno; 0: no error */
     enum gw_code code;
     char phase[GW_ERROR_PHASE_BYTES];  /* migration state in which it happened ("active"), or "" */
     char place[GW_ERROR_PLACE_BYTES];  /* object: "block 'ram0'", "tcp:[::1]:4444 endpoint 2" */
