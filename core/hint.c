@@ -19,12 +19,16 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
     [GW_CODE_BLOCK] = "give the target memory of the same names and sizes",
     [GW_CODE_DEVICE] = "start the target with the same devices and versions as the source",
     [GW_CODE_GUEST] = "see what the guest's own callback says",
+    [GW_CODE_NO_CONVERGENCE] = ("raise downtime-limit or max-bandwidth, add channels, or let the "
+                                "guest write less"),
     [GW_CODE_DIRTY] = "`godwit doctor` shows which dirty tracking works here",
     [GW_CODE_DIGEST] = "the guest runs on here; keep both logs: a fault of godwit or of a memory",
     [GW_CODE_DECLINED] =
         ("the guest runs on here; mend what kept the target from taking it (a disk "
          "lock is the commonest), then migrate again"),
     [GW_CODE_VOID] = "the guest runs on here; the target's log says why it let go",
+    [GW_CODE_RETAKE] = ("the guest is paused here; free what it needs (a disk lock is the "
+                        "commonest), then gw_source_resolve() tries again"),
     [GW_CODE_UNKNOWN] = ("before the guest is started anywhere, fence the other host or make sure "
                          "that it does not run there"),
     [GW_CODE_IO] = "the guest runs on here; mend what the system call says, then migrate again",
@@ -36,6 +40,8 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_LIMIT] = "raise the limit that is named, listen again",
     [GW_CODE_UNSUPPORTED] =
         "run the same version of godwit at both ends, or drop the feature named",
+    [GW_CODE_CONNECT] = ("the source could not reach all that it needs here: does a firewall let "
+                         "every connection of a session through?"),
     [GW_CODE_LISTEN] = "choose an address and port of this host that nobody uses",
     [GW_CODE_REFUSED] = "the source's log says why",
     [GW_CODE_PROTOCOL] = "compare godwit's versions at both ends; if they agree, the wire corrupts",
@@ -46,6 +52,10 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_BLOCK] = "give this side memory of the names and sizes that the source offers",
     [GW_CODE_DEVICE] = "start this side with the same devices and versions as the source",
     [GW_CODE_GUEST] = "see what the guest's own callback says",
+    [GW_CODE_NO_CONVERGENCE] = "the guest goes on at the source, which says what would help",
+    [GW_CODE_DIRTY] = "the guest goes on at the source, whose log says why",
+    [GW_CODE_DECLINED] = ("the guest goes on at the source; mend what kept it from being acquired "
+                          "here, listen again"),
     [GW_CODE_DIGEST] = "it goes on at the source; keep both logs: a fault of godwit or of a memory",
     [GW_CODE_VOID] = "the guest goes on at the source",
     [GW_CODE_IO] = "mend what the system call says, listen again; the guest goes on at the source",

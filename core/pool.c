@@ -58,6 +58,14 @@ bool gw_pool_run_one(struct gw_pool *pool)
     return job != NULL;
 }
 
+bool gw_pool_is_idle(struct gw_pool *pool)
+{
+    pthread_mutex_lock(&pool->jobs_lock);
+    bool idle = pool->first == NULL;
+    pthread_mutex_unlock(&pool->jobs_lock);
+    return idle;
+}
+
 static int start_threads(struct gw_pool *pool, unsigned threads, const char *name,
                          struct gw_error *err)
 {

@@ -68,6 +68,7 @@ void gw_pool_post(struct gw_pool *pool, struct gw_job *job); /* [any thread] */
 void gw_pool_free(struct gw_pool *pool); /* takes NULL */
 /* For a host: take the next job out and run it. False: none waits. */
 bool gw_pool_run_one(struct gw_pool *pool);
+bool gw_pool_is_idle(struct gw_pool *pool); /* no job waits */
 
 /* ---- hosting: for a simulator ------------------------------------------------------------------------ */
 

@@ -64,7 +64,7 @@ if(TARGET unit-tools)
 endif()
 
 # End to end tests have processes, threads and clocks of their own: one at a time, the machine to itself.
-foreach(label contract rules sim)
+foreach(label contract rules)
   gw_glob(sources tests/${label}/*.c)
   gw_test_program(${label} ${label} TIMEOUT 300 SOURCES ${sources})
 endforeach()
@@ -73,3 +73,4 @@ gw_test_program(e2e e2e TIMEOUT 600 SERIAL SOURCES ${sources})
 if(TARGET e2e AND TARGET godwit)
   add_dependencies(e2e godwit)
 endif()
+include(sim/sim.cmake)

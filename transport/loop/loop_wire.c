@@ -66,7 +66,8 @@ struct loop_ep {
     uint32_t message_bytes_max;
     struct gw_completion done[WINDOW];
     unsigned done_first, done_count, put_count; /* accepted and not yet collected */
-    bool revoked, shut, starved;
+    bool revoked, shut;
+    uint64_t starved_ns; /* memory lacked: try again then; 0: it did not */
     int rc;
     struct gw_error err;
     uint64_t rx_bytes, tx_bytes, copied_bytes;
@@ -91,6 +92,8 @@ struct loop_listener {
     char name[256];
     char uri[GW_URI_BYTES_MAX];
     uint8_t security;
+    int owner;
+    bool listed;
     struct dial *dials;
 };
 
@@ -376,7 +379,7 @@ static int put_one(struct loop_ep *e, const struct gw_put *put)
     if (e->put_count == WINDOW)
         return 0;
     struct item *item = gw_realloc(NULL, 1, sizeof(*item) + put->bytes);
-    e->starved = item == NULL;
+    e->starved_ns = item ? 0 : world_ns() + DOZE_NS;
     if (!item)
         return 0;
     *item = (struct item){.is_put = true,
@@ -456,7 +459,7 @@ static int send_one(struct loop_ep *e, const struct iovec *iov, int iov_count, s
     if (f->queue_bytes > 0 && f->queue_bytes + bytes > QUEUE_BYTES)
         return -EAGAIN;
     struct item *item = gw_realloc(NULL, 1, sizeof(*item) + bytes);
-    e->starved = item == NULL;
+    e->starved_ns = item ? 0 : world_ns() + DOZE_NS;
     if (!item)
         return -EAGAIN;
     *item = (struct item){.bytes = bytes};
@@ -559,7 +562,9 @@ static int loop_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, ui
             *wake_ns = wake_at(next_departure_ns(out_of(e)), *wake_ns);
         if (*wake_ns)
             *wake_ns = wake_at(next_arrival_ns(in_of(e)), *wake_ns);
-        if (*wake_ns && (!net || e->starved))
+        if (*wake_ns && e->starved_ns)
+            *wake_ns = wake_at(e->starved_ns, *wake_ns);
+        if (*wake_ns && !net)
             *wake_ns = gw_min_u64(*wake_ns, gw_clock_ns() + DOZE_NS);
     }
     pthread_mutex_unlock(&loop_lock);
@@ -790,8 +795,10 @@ static int loop_accept(struct gw_listener *ln, gw_admit_fn *admit, void *admit_c
         pthread_mutex_lock(&loop_lock);
         dial->asked = false;
         next = next_dial_locked(l, dial);
-        if (admission == GW_ADMIT_LATER)
+        if (admission == GW_ADMIT_LATER) {
+            dial->arrive_ns = world_ns() + DOZE_NS;
             continue;
+        }
         int rc = admission == GW_ADMIT_OK ? connect_locked(dial, dom, &config, &accepted) : 0;
         answer_locked(l, dial, admission, rc);
     }
@@ -809,6 +816,8 @@ static int loop_listen(const struct gw_uri *uri, const struct gw_wire_config *co
         return gw_fail(err, -ENOMEM, "%s: listen", uri->text);
     l->base.ops = &gw_loop_ops;
     l->security = config->security;
+    l->owner = net ? net->owner() : 0;
+    l->listed = true;
     snprintf(l->name, sizeof(l->name), "%s", uri->path);
     snprintf(l->uri, sizeof(l->uri), "loop:%s", uri->path);
     pthread_mutex_lock(&loop_lock);
@@ -840,8 +849,7 @@ static int loop_listener_arm(struct gw_listener *ln, struct pollfd *fds, unsigne
     (void)fds, (void)max;
     pthread_mutex_lock(&loop_lock);
     for (struct dial *dial = l->dials; dial; dial = dial->next)
-        *wake_ns = gw_min_u64(
-            *wake_ns, gw_max_u64(wake_at(dial->arrive_ns, *wake_ns), gw_clock_ns() + DOZE_NS));
+        *wake_ns = wake_at(dial->arrive_ns, *wake_ns);
     if (!net)
         *wake_ns = gw_min_u64(*wake_ns, gw_clock_ns() + DOZE_NS);
     pthread_mutex_unlock(&loop_lock);
@@ -853,16 +861,23 @@ static void loop_listener_awake(struct gw_listener *ln, const struct pollfd *fds
     (void)ln, (void)fds, (void)count;
 }
 
+static void unlist_locked(struct loop_listener *l)
+{
+    while (l->dials)
+        answer_locked(l, l->dials, GW_ADMIT_OK, -ECONNRESET);
+    struct loop_listener **at = &listeners;
+    while (l->listed && *at != l)
+        at = &(*at)->next;
+    if (l->listed)
+        *at = l->next;
+    l->listed = false;
+}
+
 static void loop_listener_close(struct gw_listener *ln)
 {
     struct loop_listener *l = listener_of(ln);
     pthread_mutex_lock(&loop_lock);
-    while (l->dials)
-        answer_locked(l, l->dials, GW_ADMIT_OK, -ECONNRESET);
-    struct loop_listener **at = &listeners;
-    while (*at != l)
-        at = &(*at)->next;
-    *at = l->next;
+    unlist_locked(l);
     pthread_mutex_unlock(&loop_lock);
     gw_free(l);
 }
@@ -903,6 +918,11 @@ void gw_loop_crash(int owner, uint64_t after_ns)
             cut_flow(&link->flow[i], end_ns);
             link->flow[!i].cut = true;
         }
+    }
+    for (struct loop_listener *l = listeners, *next; l; l = next) {
+        next = l->next;
+        if (l->owner == owner)
+            unlist_locked(l);
     }
     pthread_mutex_unlock(&loop_lock);
 }

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* tests/sim/machine.h - a small guest, on one host or the other: its memory, its one disk lock, its
+ * device, and the callbacks by which the library handles it. Whatever happens to it is checked here,
+ * when it happens. */
+#ifndef GW_TESTS_SIM_MACHINE_H
+#define GW_TESTS_SIM_MACHINE_H
+
+#include "tests/sim/world.h"
+
+#include <godwit/source.h>
+#include <godwit/target.h>
+
+#define BLOCKS_MAX 3
+#define PAGES_MAX 24 /* of a block */
+#define PAGE 4096u
+
+struct machine {
+    unsigned block_count;
+    unsigned pages[BLOCKS_MAX];
+    uint8_t *source[BLOCKS_MAX], *target[BLOCKS_MAX];
+    uint8_t *shadow[BLOCKS_MAX]; /* what the source's guest has written: the truth */
+    uint32_t dirty[BLOCKS_MAX];  /* what its dirty log would say next */
+    bool tracking[BLOCKS_MAX];
+    uint64_t state, saved_state; /* of its device */
+    uint32_t state_bytes;        /* and how much padding comes with it */
+    unsigned write_chance;       /* of ten thousand, at each step */
+    struct gw_source *src;       /* whom discards are told, NULL: nobody */
+
+    bool source_runs, source_paused; /* paused: by pause(), and memory stands still since */
+    bool target_owns;                /* run() was called there, and the host lives */
+    bool ever_owned;                 /* since the last migration was begun */
+    bool run_failed;
+    bool lost_with_host;          /* the host that had it died, the target */
+    int lock;                     /* enum side: who holds the disk; NOBODY */
+    unsigned commits;             /* acquire() calls */
+    bool holding, unknown, stuck; /* events */
+    bool digest;
+};
+
+extern struct machine machine;
+extern const struct gw_source_ops machine_source_ops;
+extern const struct gw_target_ops machine_target_ops;
+extern const struct gw_dirty_ops machine_dirty_ops;
+extern const struct gw_device_desc machine_device;
+
+void machine_make(void);  /* as this run's choices want it; once per run */
+void machine_begin(void); /* a migration is about to start: a target without memory */
+void machine_write(void); /* at each step: the guest that runs does something */
+int machine_add_blocks(struct gw_source *src, struct gw_error *err);
+void machine_check_source(const char *when); /* its memory is what its guest wrote */
+void machine_dies(enum side side);
+
+#endif

@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: MIT
+/* One run. The plan says what goes wrong and when; the embedders do what docs/embedding.md tells them:
+ * fence, then resolve. In the end the guest runs at exactly one host, or died with a host that had it. */
+#include "tests/sim/run.h"
+
+#include "control/message.h"
+#include "core/base/alloc.h"
+#include "tests/sim/machine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define S(n) ((n)*GW_NS_PER_S)
+
+struct run_totals run_totals;
+extern void (*world_on_cancel)(enum side side);
+
+static struct {
+    struct gw_loop *loop[3]; /* source, target, a target that was restarted */
+    struct gw_source *src;
+    struct gw_target *tgt, *old_tgt; /* old: its process is dead */
+    struct gw_params *params[2];
+    bool claims; /* the embedder of the target resolves what is held */
+} run;
+
+/* ---- the plan ------------------------------------------------------------------------------------ */
+
+static void plan_trigger(struct fault *fault)
+{
+    static const uint8_t types[] = {0, /* a put */
+                                    GW_MSG_PREPARE,
+                                    GW_MSG_COMMIT,
+                                    GW_MSG_OUTCOME,
+                                    GW_MSG_PREPARED,
+                                    GW_MSG_ACK,
+                                    GW_MSG_FENCE,
+                                    GW_MSG_JOINED,
+                                    GW_MSG_STREAM,
+                                    GW_MSG_ABORT,
+                                    GW_MSG_ASK,
+                                    GW_MSG_HELLO,
+                                    GW_MSG_HELLO_REPLY,
+                                    GW_MSG_BLOCKS,
+                                    GW_MSG_BLOCKS_OK,
+                                    GW_MSG_ZERO,
+                                    GW_MSG_WISHES,
+                                    GW_MSG_FAILED,
+                                    GW_MSG_CREDIT,
+                                    GW_MSG_HEARTBEAT,
+                                    GW_MSG_UNKNOWN};
+    if (fault->kind == FAULT_FAIL || fault->kind == FAULT_SLOW) {
+        fault->message = ON_CALLBACK;
+        fault->nth = 1 + choose(10);
+    } else if (fault->kind > FAULT_HOLD && chance(5000)) {
+        fault->message = ON_STEP;
+        fault->nth = 1 + (unsigned)choose_ns(4000);
+    } else {
+        fault->message = types[choose(sizeof(types))];
+        fault->nth = 1 + (chance(4000) ? choose(6) : 0);
+    }
+}
+
+static void plan(void)
+{
+    unsigned count = choose(FAULTS_MAX + 1);
+    for (unsigned i = 0; i < count; i++) {
+        struct fault *fault = &world.faults[world.fault_count];
+        fault->kind = choose(FAULT_COUNT);
+        if (fault->kind == FAULT_NONE)
+            continue;
+        fault->side = choose(2);
+        plan_trigger(fault);
+        fault->ns = choose_ns(fault->kind == FAULT_JUMP ? S(60) : S(8));
+        if (fault->kind == FAULT_ALLOC)
+            fault->ns = choose(120);
+        fault->cut_bytes = chance(5000) ? 1 + choose(PAGE) : 0;
+        world.fault_count++;
+        say("plan: fault %u side %u on %u, %u: %.6f s", fault->kind, fault->side, fault->message,
+            fault->nth, (double)fault->ns / 1e9);
+    }
+}
+
+/* ---- the embedders ---------------------------------------------------------------------------------- */
+
+static void on_cancel(enum side side)
+{
+    if (side == SOURCE && run.src && !world.dead[SOURCE])
+        gw_source_cancel(run.src);
+    if (side == TARGET && run.tgt && !world.dead[TARGET])
+        gw_target_cancel(run.tgt);
+}
+
+static void every_step(void)
+{
+    if (world.cleaning)
+        return;
+    for (unsigned i = 0; i < 2; i++) {
+        if (world.dead[i])
+            machine_dies((enum side)i);
+    }
+    machine_write();
+}
+
+static void set_params(struct gw_params *params)
+{
+    static const char *const rates[] = {"0", "64k", "1M", "20M"};
+    static const char *const limits[] = {"300", "0", "1", "2000"};
+    static const char *const channels[] = {"1", "2", "3"};
+    gw_params_set(params, "max-bandwidth", rates[choose(4)], NULL);
+    gw_params_set(params, "downtime-limit", limits[choose(4)], NULL);
+    gw_params_set(params, "multifd-channels", channels[choose(3)], NULL);
+    gw_params_set(params, "x-settle-timeout", chance(3000) ? "1500" : "6000", NULL);
+    gw_params_set(params, "x-hold-timeout", chance(3000) ? "1500" : "6000", NULL);
+    gw_params_set(params, "x-device-timeout", chance(3000) ? "3000" : "20000", NULL);
+    gw_params_set(params, "x-connect-timeout", "3000", NULL);
+    gw_params_set(params, "x-stall-action", "switch", NULL);
+    gw_params_set(params, "digest", machine.digest ? "on" : "off", NULL);
+    gw_params_set(params, "pause-before-switchover", chance(1000) ? "on" : "off", NULL);
+}
+
+static int make_target(unsigned loop)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    enum side before = world_enter(TARGET);
+    struct gw_target_config config = {.struct_bytes = sizeof(config),
+                                      .loop = run.loop[loop],
+                                      .ops = &machine_target_ops,
+                                      .params = run.params[TARGET]};
+    int rc = gw_target_new(&config, &run.tgt, &err);
+    if (rc == 0)
+        rc = gw_target_add_device(run.tgt, &machine_device, &err);
+    world_leave(before);
+    return rc;
+}
+
+static int make_source(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    enum side before = world_enter(SOURCE);
+    struct gw_source_config config = {.struct_bytes = sizeof(config),
+                                      .loop = run.loop[SOURCE],
+                                      .ops = &machine_source_ops,
+                                      .params = run.params[SOURCE]};
+    int rc = gw_source_new(&config, &run.src, &err);
+    if (rc == 0)
+        rc = machine_add_blocks(run.src, &err);
+    if (rc == 0)
+        rc = gw_source_add_dirty(run.src, &machine_dirty_ops, NULL, &err);
+    if (rc == 0)
+        rc = gw_source_add_device(run.src, &machine_device, &err);
+    world_leave(before);
+    return rc;
+}
+
+static int listen_(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    enum side before = world_enter(TARGET);
+    int rc = gw_target_listen(run.tgt, "loop:sim", &err);
+    say("listen: %d %s", rc, err.message);
+    world_leave(before);
+    return rc;
+}
+
+static int start(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    enum side before = world_enter(SOURCE);
+    machine.src = run.src;
+    int rc = gw_source_start(run.src, "loop:sim", &err);
+    say("start: %d %s", rc, err.message);
+    world_leave(before);
+    return rc;
+}
+
+static struct gw_loop *new_loop(void)
+{
+    struct gw_loop *loop;
+    if (gw_loop_new(&loop, NULL) < 0)
+        violated("no loop");
+    return loop;
+}
+
+static void restart_target(void)
+{
+    say("a fresh target process");
+    machine_dies(TARGET);
+    world_bury();
+    run.old_tgt = run.tgt;
+    run.tgt = NULL;
+    world_add_loop(run.loop[2] = new_loop(), TARGET);
+}
+
+/* ---- the course ----------------------------------------------------------------------------------------- */
+
+static enum gw_status source_status(void)
+{
+    struct gw_stats stats = {.struct_bytes = sizeof(stats)};
+    gw_source_stats(run.src, &stats);
+    return stats.status;
+}
+
+static enum gw_status target_status(void)
+{
+    struct gw_stats stats = {.struct_bytes = sizeof(stats)};
+    gw_target_stats(run.tgt, &stats);
+    return stats.status;
+}
+
+static bool is_final(enum gw_status status)
+{
+    return status == GW_STATUS_COMPLETED || status == GW_STATUS_FAILED ||
+           status == GW_STATUS_CANCELLED;
+}
+
+static void claim(void)
+{
+    machine.holding = false;
+    enum side before = world_enter(TARGET);
+    int rc = gw_target_claim(run.tgt);
+    say("claim: %d", rc);
+    if (rc == 0) {
+        struct gw_error err = GW_ERROR_INIT;
+        run_totals.claimed++;
+        /* Fence. It has not run since the pause if it is paused now: nothing else may resume it. */
+        world_crash(SOURCE, false);
+        bool may_run = machine.source_paused && !machine.source_runs;
+        machine_dies(SOURCE);
+        rc = gw_target_resolve(run.tgt, may_run ? GW_RESOLVE_RUN : GW_RESOLVE_DISCARD, &err);
+        say("resolve %s: %d %s", may_run ? "run" : "discard", rc, err.message);
+        if (rc < 0 && rc != -EALREADY) {
+            rc = gw_target_resolve(run.tgt, GW_RESOLVE_DISCARD, &err);
+            if (rc < 0 && rc != -EALREADY)
+                violated("a claimed guest cannot be discarded: %s", err.message);
+        }
+    }
+    world_leave(before);
+}
+
+static void resolve_unknown(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    enum gw_source_resolution what = GW_RESOLVE_ABANDON;
+    run_totals.unknown++;
+    if (!machine.ever_owned && run.old_tgt)
+        what = GW_RESOLVE_RESUME;   /* its process is gone, and never ran it */
+    else if (!machine.ever_owned) { /* fence, then look again */
+        world_crash(TARGET, false);
+        machine_dies(TARGET);
+        what = machine.ever_owned ? GW_RESOLVE_ABANDON : GW_RESOLVE_RESUME;
+    }
+    enum side before = world_enter(SOURCE);
+    int rc = gw_source_resolve(run.src, what, &err);
+    say("resolve %s: %d %s", what == GW_RESOLVE_RESUME ? "resume" : "abandon", rc, err.message);
+    if (rc < 0 && rc != -EALREADY) {
+        rc = gw_source_resolve(run.src, what, &err);
+        if (rc < 0 && rc != -EALREADY)
+            violated("what is unknown cannot be resolved: %s", err.message);
+    }
+    world_leave(before);
+}
+
+static void resume_stuck(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    machine.stuck = false;
+    enum side before = world_enter(SOURCE);
+    int rc = gw_source_resolve(run.src, GW_RESOLVE_RESUME, &err);
+    say("resolve after retake: %d %s", rc, err.message);
+    world_leave(before);
+}
+
+/* A status may be final before everything has ended: then the outcome is still listened for. */
+static bool source_is_done(void)
+{
+    enum side before = world_enter(SOURCE);
+    bool done = world.dead[SOURCE] ||
+                (is_final(source_status()) && gw_source_wait(run.src, 0, NULL) != -EINPROGRESS);
+    world_leave(before);
+    return done;
+}
+
+static bool target_is_done(void)
+{
+    enum side before = world_enter(TARGET);
+    bool done = world.dead[TARGET] ||
+                (is_final(target_status()) && gw_target_wait(run.tgt, 0, NULL) != -EINPROGRESS);
+    world_leave(before);
+    return done;
+}
+
+/* Whether the faults' own time has passed; from then on everything must come right. */
+static bool is_calm(uint64_t begun_ns)
+{
+    return world.now_ns > begun_ns + S(30) && world.now_ns > world.net_down_until_ns &&
+           world.now_ns > world.frozen_until_ns[0] && world.now_ns > world.frozen_until_ns[1];
+}
+
+/* The target's service manager has started it again. */
+static void begin_anew(void)
+{
+    world.restart = false;
+    if (run.old_tgt)
+        return; /* once is enough */
+    gw_alloc_fail_after(-1);
+    restart_target();
+    if (make_target(2) < 0 || listen_() < 0)
+        violated("a fresh target cannot even begin");
+}
+
+static void settle(void)
+{
+    uint64_t begun_ns = world.now_ns;
+    uint64_t unknown_since_ns = 0;
+    uint64_t source_done_ns = 0;
+    for (unsigned i = 0;; i++) {
+        world_step();
+        if (i % 8)
+            continue;
+        if (world.now_ns > begun_ns + S(600))
+            violated("it goes on after 600 s: source %s, target %s",
+                     gw_status_name(source_status()), gw_status_name(target_status()));
+        if (is_calm(begun_ns))
+            world.quiet = true;
+        if (world.restart)
+            begin_anew();
+        bool source_done = source_is_done();
+        bool target_done = target_is_done();
+        if (source_done && target_done)
+            return;
+        if (!source_done && i % 512 == 0)
+            gw_source_continue(run.src); /* whoever paused before the switchover comes back */
+        if (!world.dead[TARGET] && machine.holding && run.claims)
+            claim();
+        if (!source_done && !world.dead[SOURCE] && machine.stuck)
+            resume_stuck();
+        if (source_done && !source_done_ns)
+            source_done_ns = world.now_ns;
+        /* One that never heard of a source waits for one; its embedder does not. */
+        if (source_done && !target_done && target_status() <= GW_STATUS_SETUP &&
+            world.now_ns > source_done_ns + S(2))
+            gw_target_cancel(run.tgt);
+        if (source_done || !machine.unknown) {
+            unknown_since_ns = 0;
+            continue;
+        }
+        if (!unknown_since_ns)
+            unknown_since_ns = world.now_ns;
+        if ((target_done || run.old_tgt) && world.now_ns > unknown_since_ns + S(10))
+            resolve_unknown();
+        else if (world.now_ns > unknown_since_ns + S(90))
+            violated("the outcome stays unknown though the target is there");
+    }
+}
+
+/* ---- the judgement --------------------------------------------------------------------------------------- */
+
+static void check_error(const char *who, const struct gw_error *err)
+{
+    if (err->rc >= 0 || !err->code || !err->message[0] || !err->phase[0] || !err->place[0] ||
+        !err->hint[0])
+        violated(
+            "%s failed with an error that lacks something: rc %d code %s phase '%s' place '%s' "
+            "message '%s' hint '%s'",
+            who, err->rc, gw_code_name(err->code), err->phase, err->place, err->message, err->hint);
+}
+
+static void judge(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (!world.dead[SOURCE]) {
+        int rc = gw_source_wait(run.src, 0, &err);
+        if (rc == 0 && !machine.ever_owned && !world.dead[TARGET])
+            violated("the source says completed, and nobody ran it");
+        if (rc < 0 && !machine.source_runs && !machine.ever_owned)
+            violated("the source failed (%s), and its guest does not run", err.message);
+        if (rc < 0)
+            check_error("the source", &err);
+        if (rc < 0)
+            run_totals.failed++;
+        else
+            run_totals.completed++;
+    }
+    if (!world.dead[TARGET]) {
+        gw_error_set(&err, -1, GW_CODE_NONE, "x");
+        int rc = gw_target_wait(run.tgt, 0, &err);
+        if (rc == 0 && !machine.target_owns)
+            violated("the target says completed, and does not run it");
+        if (rc < 0 && machine.target_owns && !machine.run_failed)
+            violated("the target failed (%s), and its guest runs", err.message);
+        if (rc < 0)
+            check_error("the target", &err);
+    }
+    bool lost = !machine.source_runs && !machine.target_owns;
+    if (lost && !world.dead[SOURCE] && !machine.lost_with_host)
+        violated("the guest is lost, and nothing that had it has died");
+    if (!world.dead[SOURCE])
+        machine_check_source("the end");
+}
+
+/* ---- again --------------------------------------------------------------------------------------------------- */
+
+static void free_target(struct gw_target **tgt)
+{
+    enum side before = world_enter(TARGET);
+    gw_target_free(*tgt);
+    *tgt = NULL;
+    world_leave(before);
+}
+
+/* Whatever went wrong: the same source, at once, to a target that is there. */
+static void retry(void)
+{
+    say("---- again");
+    run_totals.retried++;
+    gw_alloc_fail_after(-1);
+    world.quiet = true;
+    world.net_down_until_ns = 0;
+    world.frozen_until_ns[0] = world.frozen_until_ns[1] = 0;
+    if (world.dead[TARGET] && run.old_tgt)
+        return; /* one restart is enough */
+    if (world.dead[TARGET])
+        restart_target();
+    machine_begin();
+    if ((!run.tgt && make_target(2) < 0) || listen_() < 0 || start() < 0)
+        violated("a second migration cannot even begin");
+    settle();
+    judge();
+    if (!machine.target_owns)
+        violated("a second migration, without a fault, did not complete");
+}
+
+static void clean(void)
+{
+    world.cleaning = world.quiet = true;
+    machine.src = NULL;
+    enum side before = world_enter(SOURCE);
+    gw_source_free(run.src);
+    world_leave(before);
+    free_target(&run.tgt);
+    free_target(&run.old_tgt);
+    for (unsigned i = 0; i < 3; i++) {
+        if (run.loop[i])
+            world_drop_loop(run.loop[i]);
+        gw_loop_free(run.loop[i]);
+    }
+    gw_params_free(run.params[SOURCE]);
+    gw_params_free(run.params[TARGET]);
+    memset(&run, 0, sizeof(run));
+}
+
+static unsigned count_fds(void)
+{
+    unsigned count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir && readdir(dir))
+        count++;
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+void run_once(void)
+{
+    static unsigned fds;
+    int64_t live = gw_alloc_live();
+    world_init();
+    world_on_cancel = on_cancel;
+    world_every_step = every_step;
+    world.latency_ns = choose_ns(50 * GW_NS_PER_MS);
+    world.jitter_ns = chance(5000) ? choose_ns(50 * GW_NS_PER_MS) : 0;
+    machine_make();
+    machine_begin();
+    run.claims = chance(3000);
+    for (unsigned i = 0; i < 2; i++)
+        world_add_loop(run.loop[i] = new_loop(), (enum side)i);
+    for (unsigned i = 0; i < 2; i++) {
+        run.params[i] = gw_params_new();
+        set_params(run.params[i]);
+    }
+    plan();
+    if (make_target(1) < 0 || make_source() < 0 || listen_() < 0 || start() < 0)
+        violated("it cannot even begin");
+    settle();
+    judge();
+    if (!world.dead[SOURCE] && machine.source_runs && chance(5000))
+        retry();
+    gw_alloc_fail_after(-1);
+    run_totals.runs++;
+    run_totals.steps += world.steps;
+    run_totals.virtual_s += (double)world.now_ns / 1e9 - 1000;
+    clean();
+    world_fini();
+    if (gw_alloc_live() != live)
+        violated("%lld allocations leak", (long long)(gw_alloc_live() - live));
+    if (run_totals.runs % 64 == 1) {
+        unsigned now = count_fds();
+        if (fds && now != fds)
+            violated("%d descriptors leak", (int)now - (int)fds);
+        fds = now;
+    }
+}
