@@ -17,5 +17,8 @@ void gw_free(void *memory); /* takes NULL */
 void gw_alloc_fail_after(int64_t countdown);
 /* For tests: allocations that live now. */
 int64_t gw_alloc_live(void);
+/* For tests: the most bytes that lived at once since the last reset, and what lives counts from then. */
+int64_t gw_alloc_peak(void);
+void gw_alloc_peak_reset(void);
 
 #endif
