@@ -214,8 +214,14 @@ static void on_failed(struct gw_source *src, const struct gw_message *msg)
 
 static void on_released(struct gw_source *src, const struct gw_message *msg)
 {
+    struct gw_error err = GW_ERROR_INIT;
     struct gw_list_cursor cursor;
     struct gw_range_msg range;
+    if (!(gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED)) {
+        gw_fail(&err, -EPROTO, "RELEASED on a wire that has no keys");
+        gw_source_fail(src, &err);
+        return;
+    }
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_range(&cursor, GW_MSG_RELEASED, &range)) {
         struct gw_wish which = {.block = range.block, .offset = range.first, .bytes = range.count};
@@ -444,6 +450,9 @@ static void take_cancel(struct gw_source *src)
 static const char *what_holds_up(const struct gw_source *src)
 {
     switch (src->step) {
+    case GW_SRC_SEND:
+        return src->fenced_count == src->page_count ? "the target did not join a round"
+                                                    : "no page left for the target";
     case GW_SRC_PAUSE:
         return "the pause callback did not return";
     case GW_SRC_FINAL_SYNC:
@@ -465,7 +474,7 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
     uint64_t tx_bytes;
     gw_source_totals(src, &sent, &tx_bytes);
     uint64_t moved = (uint64_t)src->step + sent.bytes + sent.duplicate_pages + src->fenced_count +
-                     src->syncs_busy + src->item_next + src->item_at;
+                     src->round + src->syncs_busy + src->item_next + src->item_at;
     bool digesting = src->step == GW_SRC_STREAM && src->work.busy;
     if (moved != src->moved || digesting || src->moved_ns == 0) {
         src->moved = moved;
@@ -482,6 +491,16 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
     return now_ns;
 }
 
+/* A target that beats and takes nothing more, or never joins, holds a round up for as long as it likes:
+ * the same budget. Where max-bandwidth lets less than a page through in that time, nothing is judged. */
+static uint64_t judge_round(struct gw_source *src, uint64_t now_ns)
+{
+    uint64_t rate = src->params.max_bandwidth;
+    if (src->step != GW_SRC_SEND || src->call.busy || (rate > 0 && rate < GW_PAGE_BYTES))
+        return GW_NEVER_NS;
+    return judge_pause(src, now_ns);
+}
+
 static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
 {
     switch (src->step) {
@@ -494,7 +513,8 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_SEND:
     case GW_SRC_SYNC: {
         uint64_t wish_ns = gw_source_wish(src, now_ns);
-        return gw_source_stream_items(src) ? wish_ns : now_ns + GW_NS_PER_MS;
+        uint64_t items_ns = gw_source_stream_items(src) ? wish_ns : now_ns + GW_NS_PER_MS;
+        return gw_min_u64(items_ns, judge_round(src, now_ns));
     }
     case GW_SRC_PRE_SWITCHOVER:
         if (atomic_load_explicit(&src->continue_asked, memory_order_acquire))

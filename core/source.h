@@ -132,7 +132,7 @@ struct gw_source {
     struct gw_source_job connect;
     struct gw_uri connect_uri;
     struct gw_endpoint *connected; /* result of the connect job */
-    uint64_t connect_again_ns, connect_until_ns, hello_until_ns;
+    uint64_t connect_again_ns, connect_until_ns, hello_until_ns, offer_until_ns;
     struct gw_source_job work; /* track, digest, cleanup */
     struct gw_source_job sync[255];
     unsigned syncs_busy;

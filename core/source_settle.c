@@ -249,6 +249,20 @@ void gw_source_back_out(struct gw_source *src)
 
 /* ---- the target's word ----------------------------------------------------------------------------------- */
 
+/* What cannot be the target's word. Before COMMIT we back out; after it such a connection is worth no
+ * more than a lost one, and the target is asked on another. */
+static void refuse_outcome(struct gw_source *src, const char *why)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (gw_source_is_committed(src)) {
+        gw_log_warn(&src->log, "handover", "%s; asking anew", why);
+        gw_source_event(src, GW_HSE_LINK_LOST);
+        return;
+    }
+    gw_fail(&err, -EPROTO, "%s", why);
+    gw_source_fail(src, &err);
+}
+
 void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
 {
     /* A target that fails before it has read PREPARE knows only its own incarnation. */
@@ -256,9 +270,15 @@ void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
     const struct gw_token *token = &msg->u.outcome.token;
     bool early = !gw_source_is_committed(src) && token->incarnation == src->token.incarnation &&
                  memcmp(token->random, zero, sizeof(zero)) == 0;
-    if (!early && memcmp(token, &src->token, sizeof(*token)) != 0)
-        return;
     struct gw_error err = GW_ERROR_INIT;
+    if (!early && memcmp(token, &src->token, sizeof(*token)) != 0) {
+        refuse_outcome(src, "OUTCOME for a token that is not ours");
+        return;
+    }
+    if (!gw_source_is_committed(src) && msg->u.outcome.outcome != GW_OUTCOME_VOID) {
+        refuse_outcome(src, "OUTCOME other than VOID before COMMIT");
+        return;
+    }
     switch (msg->u.outcome.outcome) {
     case GW_OUTCOME_RUNNING:
         pthread_mutex_lock(&src->stats_lock);
@@ -356,8 +376,8 @@ uint64_t gw_source_settle_step(struct gw_source *src, uint64_t now_ns)
         return gw_min_u64(wake_ns, src->device_deadline_ns);
     }
     /* The settle time stands still while a link beats, up to the device budget. */
-    uint64_t passed = now_ns - src->settle_seen_ns;
-    src->settle_seen_ns = now_ns;
+    uint64_t passed = now_ns - gw_min_u64(src->settle_seen_ns, now_ns); /* this step may be older */
+    src->settle_seen_ns = gw_max_u64(src->settle_seen_ns, now_ns);
     if (!src->link_up || now_ns >= src->device_deadline_ns)
         src->settle_left_ns -= gw_min_u64(src->settle_left_ns, passed);
     if (src->hs == GW_HS_ASKING && src->settle_left_ns == 0)

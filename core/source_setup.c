@@ -276,6 +276,7 @@ static void track_done(struct gw_mail *mail, void *engine)
     }
     src->armed_ns = gw_clock_ns();
     src->step = GW_SRC_OFFER;
+    src->offer_until_ns = src->armed_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
     offer_blocks(src);
 }
 
@@ -387,9 +388,21 @@ uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns)
         gw_source_fail(src, &err);
         return now_ns;
     }
+    if (src->step == GW_SRC_OFFER && now_ns >= src->offer_until_ns) {
+        struct gw_error err = GW_ERROR_INIT;
+        gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
+                     "the target did not take the blocks within %llu ms",
+                     (unsigned long long)src->params.device_timeout_ms);
+        gw_error_hint(&err,
+                      "raise x-device-timeout, or see what keeps the target from making memory");
+        gw_source_fail(src, &err);
+        return now_ns;
+    }
     if (src->step == GW_SRC_OFFER && src->offer_next < gw_ram_block_count(src->ram)) {
         offer_blocks(src);
         return now_ns + GW_NS_PER_MS;
     }
+    if (src->step == GW_SRC_OFFER)
+        return gw_min_u64(src->connect_again_ns, src->offer_until_ns);
     return src->connect_again_ns;
 }

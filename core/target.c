@@ -419,6 +419,7 @@ uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
     if (tgt->step < GW_TGT_LINGER) {
         gw_target_accept(tgt, now_ns);
         wake_ns = gw_min_u64(wake_ns, gw_target_candidates(tgt, now_ns));
+        wake_ns = gw_min_u64(wake_ns, gw_target_setup_step(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_settle_step(tgt, now_ns));
     }
     if (tgt->step == GW_TGT_LINGER || tgt->step == GW_TGT_CLEANUP)

@@ -22,7 +22,7 @@
 #include <stdatomic.h>
 
 /* Control connections that have not said a valid first message yet. More wait in the listener. */
-#define GW_CANDIDATES_MAX 16
+#define GW_CANDIDATES_MAX 8
 #define GW_PREFAULT_JOBS 2
 
 enum gw_target_step {
@@ -129,7 +129,7 @@ struct gw_target {
 
     struct gw_block_offer_msg *offers; /* whole list, once LAST arrived */
     unsigned offer_count, offer_room;
-    uint64_t offered_bytes;
+    uint64_t offered_bytes, offer_until_ns;
     bool offers_complete;
     struct gw_target_call call;
     bool building; /* the loop's thread: block_offered or blocks_ready runs */
@@ -200,6 +200,7 @@ extern const struct gw_engine_ops gw_target_engine;
 void gw_target_accept(struct gw_target *tgt, uint64_t now_ns);
 uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_drop_candidates(struct gw_target *tgt);
+uint64_t gw_target_setup_step(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg);
 

@@ -11,12 +11,41 @@
 #include <string.h>
 
 #define FIRST_MESSAGE_NS (5 * GW_NS_PER_S)
+/* A candidate that has had this long makes room for the next: an honest source says its first message
+ * as soon as it is admitted, and a thousand strangers who say nothing are through in a second. */
+#define CANDIDATE_GRACE_NS (20 * GW_NS_PER_MS)
 #define WISHES_KEPT 4096u
 /* Of a control connection's wire: hello has not said yet how patient the source is, and the kernel
  * must not be less so. Until then, and after, beats decide. */
 #define PEER_TIMEOUT_NS_MAX (600 * GW_NS_PER_S)
 
 /* ---- connections ------------------------------------------------------------------------------- */
+
+static void close_candidate(struct gw_candidate *candidate)
+{
+    gw_channel_free(candidate->channel);
+    gw_ep_close(candidate->ep);
+    memset(candidate, 0, sizeof(*candidate));
+}
+
+static void remove_candidate(struct gw_target *tgt, unsigned i)
+{
+    tgt->candidate_count--;
+    memmove(&tgt->candidates[i], &tgt->candidates[i + 1],
+            (tgt->candidate_count - i) * sizeof(tgt->candidates[0]));
+}
+
+static bool candidate_fits(struct gw_target *tgt)
+{
+    if (tgt->candidate_count < GW_CANDIDATES_MAX)
+        return true;
+    struct gw_candidate oldest = tgt->candidates[0];
+    if (gw_clock_ns() + FIRST_MESSAGE_NS < oldest.deadline_ns + CANDIDATE_GRACE_NS)
+        return false;
+    remove_candidate(tgt, 0);
+    close_candidate(&oldest);
+    return true;
+}
 
 static enum gw_admission admit(void *ctx, const struct gw_preface *preface, struct gw_domain **dom,
                                struct gw_wire_config *config)
@@ -26,7 +55,7 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     config->peer_timeout_ns = PEER_TIMEOUT_NS_MAX;
     config->log = &tgt->log;
     if (preface->index == 0)
-        return tgt->candidate_count < GW_CANDIDATES_MAX ? GW_ADMIT_OK : GW_ADMIT_LATER;
+        return candidate_fits(tgt) ? GW_ADMIT_OK : GW_ADMIT_LATER;
     if (!tgt->in_session || memcmp(preface->session, tgt->session, sizeof(tgt->session)) != 0)
         return GW_ADMIT_UNKNOWN;
     unsigned owner = preface->index - 1u;
@@ -91,20 +120,6 @@ void gw_target_accept(struct gw_target *tgt, uint64_t now_ns)
 }
 
 /* ---- candidates ---------------------------------------------------------------------------------- */
-
-static void close_candidate(struct gw_candidate *candidate)
-{
-    gw_channel_free(candidate->channel);
-    gw_ep_close(candidate->ep);
-    memset(candidate, 0, sizeof(*candidate));
-}
-
-static void remove_candidate(struct gw_target *tgt, unsigned i)
-{
-    tgt->candidate_count--;
-    memmove(&tgt->candidates[i], &tgt->candidates[i + 1],
-            (tgt->candidate_count - i) * sizeof(tgt->candidates[0]));
-}
 
 void gw_target_drop_candidates(struct gw_target *tgt)
 {
@@ -188,6 +203,7 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
     memcpy(tgt->session, attr.session, sizeof(tgt->session));
     tgt->in_session = true;
     tgt->step = GW_TGT_OFFER;
+    tgt->offer_until_ns = gw_clock_ns() + tgt->params.device_timeout_ms * GW_NS_PER_MS;
     pthread_mutex_lock(&tgt->stats_lock);
     tgt->stats.endpoints = tgt->reply.endpoints;
     tgt->started_ns = gw_clock_ns();
@@ -267,6 +283,23 @@ uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns)
     return wake_ns;
 }
 
+/* A source that said hello and only beats would keep every other one out. Its connections, its dirty
+ * tracking and its offers have the budget of one device phase, ours and not what it says. */
+uint64_t gw_target_setup_step(struct gw_target *tgt, uint64_t now_ns)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (tgt->step != GW_TGT_OFFER)
+        return GW_NEVER_NS;
+    if (now_ns < tgt->offer_until_ns)
+        return tgt->offer_until_ns;
+    gw_fail_code(&err, -ETIMEDOUT, GW_CODE_TIMEOUT,
+                 "the source did not open its endpoints and offer its blocks within %llu ms",
+                 (unsigned long long)tgt->params.device_timeout_ms);
+    gw_error_hint(&err, "raise x-device-timeout at the target, or see what the source does");
+    gw_target_fail(tgt, &err);
+    return now_ns;
+}
+
 /* ---- blocks ---------------------------------------------------------------------------------------- */
 
 static int keep_offer(struct gw_target *tgt, const struct gw_block_offer_msg *offer,
@@ -322,6 +355,8 @@ static int offer_one(struct gw_target *tgt, unsigned id, struct gw_error *err)
         return gw_fail_code(err, -EINVAL, GW_CODE_BLOCK,
                             "block '%s': block_offered changed its name or size", said->name);
     rc = gw_ram_add_block(tgt->ram, &desc, err);
+    if (rc < 0 && err->code == GW_CODE_INVALID)
+        err->code = GW_CODE_BLOCK; /* it came from the peer, not from a caller */
     return rc < 0 ? rc : 0;
 }
 
