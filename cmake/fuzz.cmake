@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Fuzz targets: tests/fuzz/<name>_fuzz.c -> fuzz-<name>, one program each. With GODWIT_FUZZ (preset
-# fuzz, clang) libFuzzer drives it; without, tests/fuzz/replay.c runs the corpus through it once, as
+# fuzz, clang) libFuzzer drives it; without, tests/fuzz/corpus_main.c runs the corpus through it once, as
 # the test fuzz.<name>. fuzz-seeds writes the real messages that the corpora began with.
 option(GODWIT_FUZZ "let libFuzzer drive the fuzz targets (needs clang)" OFF)
 if(GODWIT_FUZZ AND NOT CMAKE_C_COMPILER_ID MATCHES Clang)
@@ -18,7 +18,7 @@ foreach(source IN LISTS fuzz_sources)
     target_link_options(fuzz-${name} PRIVATE -fsanitize=fuzzer)
     set(run_once -runs=0)
   else()
-    target_sources(fuzz-${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/replay.c)
+    target_sources(fuzz-${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus_main.c)
   endif()
   add_test(NAME fuzz.${name}
     COMMAND fuzz-${name} ${run_once} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name})

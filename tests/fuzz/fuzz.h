@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz.h - what the fuzz targets share. A target is one `<name>_fuzz.c` that defines
- * LLVMFuzzerTestOneInput(): libFuzzer drives it in preset fuzz, replay.c drives it over the corpus
+ * LLVMFuzzerTestOneInput(): libFuzzer drives it in preset fuzz, corpus_main.c drives it over the corpus
  * everywhere else. A broken property aborts, so that both of them see it. */
 #ifndef GW_TEST_FUZZ_H
 #define GW_TEST_FUZZ_H
