@@ -44,6 +44,7 @@ void machine_make(void)
     machine.state = 1 + choose(1000);
     machine.state_bytes = chance(1000) ? choose(300000) : choose(64);
     machine.digest = chance(3000);
+    machine.has_disk = choose(2) == 0;
     machine.lock = SOURCE;
     machine.source_runs = true;
     for (unsigned i = 0; i < machine.block_count; i++) {
@@ -158,7 +159,7 @@ static int resume_guest(void *ctx, struct gw_error *err)
         return refused(err, rc, "resume");
     if (is_gone(SOURCE))
         return 0;
-    if (machine.lock != SOURCE)
+    if (machine.has_disk && machine.lock != SOURCE)
         violated("resumed without the disk");
     if (machine.ever_owned)
         violated("resumed at the source after it ran at the target");
@@ -190,7 +191,7 @@ static int retake(void *ctx, struct gw_error *err)
         return refused(err, rc, "retake");
     if (is_gone(SOURCE))
         return 0;
-    if (machine.lock == TARGET)
+    if (machine.has_disk && machine.lock == TARGET)
         return refused(err, -EBUSY, "retake: the target holds the disk; it");
     machine.lock = SOURCE;
     return 0;
@@ -345,7 +346,7 @@ static int acquire(void *ctx, struct gw_error *err)
     if (is_gone(TARGET))
         return 0;
     machine.commits++;
-    if (machine.lock == SOURCE)
+    if (machine.has_disk && machine.lock == SOURCE)
         return refused(err, -EBUSY, "acquire: the source holds the disk; it");
     machine.lock = TARGET;
     return 0;
@@ -355,7 +356,7 @@ static int run(void *ctx, struct gw_error *err)
 {
     (void)ctx;
     if (!is_gone(TARGET)) {
-        if (machine.lock != TARGET)
+        if (machine.has_disk && machine.lock != TARGET)
             violated("run without the disk");
         if (!machine.source_paused)
             violated("run at the target while the source's guest was not paused");

@@ -31,7 +31,8 @@ struct machine {
     bool ever_owned;                 /* since the last migration was begun */
     bool run_failed;
     bool lost_with_host;          /* the host that had it died, the target */
-    int lock;                     /* enum side: who holds the disk; NOBODY */
+    bool has_disk;                /* that only one host may hold */
+    int lock;                     /* enum side: who holds it; NOBODY */
     unsigned commits;             /* acquire() calls */
     bool holding, unknown, stuck; /* events */
     bool digest;

@@ -22,7 +22,8 @@ static struct {
     struct gw_source *src;
     struct gw_target *tgt, *old_tgt; /* old: its process is dead */
     struct gw_params *params[2];
-    bool claims; /* the embedder of the target resolves what is held */
+    bool cancelled[2]; /* a cancel was promised */
+    bool claims;       /* the embedder of the target resolves what is held */
 } run;
 
 /* ---- the plan ------------------------------------------------------------------------------------ */
@@ -87,9 +88,9 @@ static void plan(void)
 static void on_cancel(enum side side)
 {
     if (side == SOURCE && run.src && !world.dead[SOURCE])
-        gw_source_cancel(run.src);
+        run.cancelled[SOURCE] |= gw_source_cancel(run.src) == 0;
     if (side == TARGET && run.tgt && !world.dead[TARGET])
-        gw_target_cancel(run.tgt);
+        run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0;
 }
 
 static void every_step(void)
@@ -97,8 +98,10 @@ static void every_step(void)
     if (world.cleaning)
         return;
     for (unsigned i = 0; i < 2; i++) {
-        if (world.dead[i])
-            machine_dies((enum side)i);
+        if (!world.dead[i])
+            continue;
+        machine_dies((enum side)i);
+        run.cancelled[i] = false; /* that promise died with it */
     }
     machine_write();
 }
@@ -187,6 +190,7 @@ static void restart_target(void)
 {
     say("a fresh target process");
     machine_dies(TARGET);
+    run.cancelled[TARGET] = false;
     world_bury();
     run.old_tgt = run.tgt;
     run.tgt = NULL;
@@ -393,6 +397,8 @@ static void judge(void)
         if (rc < 0)
             check_error("the target", &err);
     }
+    if ((run.cancelled[SOURCE] || run.cancelled[TARGET]) && machine.ever_owned)
+        violated("a cancel was promised, and it ran at the target all the same");
     bool lost = !machine.source_runs && !machine.target_owns;
     if (lost && !world.dead[SOURCE] && !machine.lost_with_host)
         violated("the guest is lost, and nothing that had it has died");
@@ -414,6 +420,7 @@ static void free_target(struct gw_target **tgt)
 static void retry(void)
 {
     say("---- again");
+    run.cancelled[SOURCE] = run.cancelled[TARGET] = false;
     run_totals.retried++;
     gw_alloc_fail_after(-1);
     world.quiet = true;

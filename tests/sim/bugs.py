@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Is the simulator awake? Each of these bugs is put into a copy of the tree, one at a time, and the
+simulator must find it. By hand: `tests/sim/bugs.py [NAME]...`; it prints how many seeds each took.
+
+A bug is one or more replacements (file, old text, new text); the old text must be there exactly once, so
+whoever changes such a line changes this table."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+BUGS = {
+    "a_fence_join_is_dropped": [
+        ("core/target_load.c", "    if (tgt->fence_count == 0) {\n",
+         "    if (number == tgt->fence)\n        return;\n    if (tgt->fence_count == 0) {\n"),
+        ("core/target_load.c", "if (++tgt->fence_count == tgt->reply.endpoints)",
+         "if (++tgt->fence_count == 1)"),
+    ],
+    "devices_are_loaded_before_the_last_join": [
+        ("core/target_load.c",
+         "return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;", "return true;"),
+    ],
+    "the_source_resumes_on_link_loss_after_commit": [
+        ("core/handover.def", "GW_SOURCE(COMMITTED, LINK_LOST,       ASKING,    RECONNECT)",
+         "GW_SOURCE(COMMITTED, LINK_LOST,       RETAKING,  CALL_RETAKE)"),
+    ],
+    "an_unknown_session_is_taken_for_void": [
+        ("core/handover.def", "GW_SOURCE(ASKING,    SAID_UNKNOWN,    ASKING,    RECONNECT)",
+         "GW_SOURCE(ASKING,    SAID_UNKNOWN,    RETAKING,  CALL_RETAKE)"),
+    ],
+    "not_committed_is_answered_without_voiding": [
+        ("core/handover.def", "GW_TARGET(PREPARED,    ASKED,           VOIDED,      SET_VOID | SAY_OUTCOME)",
+         "GW_TARGET(PREPARED,    ASKED,           PREPARED,    SAY_OUTCOME)"),
+        ("core/handover.def", "GW_TARGET(HOLDING,     ASKED,           VOIDED,      SET_VOID | SAY_OUTCOME)",
+         "GW_TARGET(HOLDING,     ASKED,           PREPARED,    SAY_OUTCOME)"),
+        ("core/target_settle.c", "    gw_assert(outcome != GW_OUTCOME_NONE);\n",
+         "    if (outcome == GW_OUTCOME_NONE)\n        outcome = GW_OUTCOME_VOID;\n"),
+        # and the COMMIT that sits in the old connection is read all the same
+        ("core/target_settle.c", "    gw_target_close_link(tgt);\n    tgt->attempt =",
+         "    struct gw_message old;\n"
+         "    while (tgt->channel && gw_channel_recv(tgt->channel, &old, NULL) > 0)\n"
+         "        gw_target_on_handover(tgt, &old);\n"
+         "    gw_target_close_link(tgt);\n    tgt->attempt ="),
+    ],
+    "a_declined_guest_resumes_without_its_disk": [
+        ("core/handover.def",
+         "GW_SOURCE(COMMITTED, SAID_DECLINED,   RETAKING,  SEND_ACK | CALL_RETAKE)",
+         "GW_SOURCE(COMMITTED, SAID_DECLINED,   RESUMING,  SEND_ACK | CALL_RESUME)"),
+    ],
+    "the_target_runs_before_it_has_acquired": [
+        ("core/handover.def", "GW_TARGET(PREPARED,    COMMITTED,       ACQUIRING,   CALL_ACQUIRE)",
+         "GW_TARGET(PREPARED,    COMMITTED,       STARTING,    SET_RUNNING | CALL_RUN)"),
+    ],
+    "a_cancel_that_won_is_ignored": [
+        ("core/source_settle.c", "    if (src->hs == GW_HS_RELEASING &&\n        !atomic",
+         "    if (src->hs == GW_HS_RELEASING && rc > 0 &&\n        !atomic"),
+    ],
+    "a_dirty_page_is_cleared_after_it_was_read": [
+        # the last round of a guest that wrote while its log was synced
+        ("ram/dirty.c",
+         "    int rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, NULL);\n",
+         "    int rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, NULL);\n"
+         "    if (block->id == 1)\n        gw_bitmap_clear_range(block->dirty, first_page, 1);\n"),
+    ],
+    "a_failed_sync_is_forgotten": [
+        ("ram/dirty.c",
+         "    gw_bitmap_set_range(block->dirty, first_page, pages);\n"
+         "    rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, err);\n",
+         "    rc = 0;\n    (void)err;\n"),
+    ],
+    "a_discard_is_forgotten": [
+        ("core/discard.c", "        gw_bitmap_set_range(block->bits, first_page, pages);\n", ""),
+    ],
+    "zero_pages_are_not_said_in_later_rounds": [
+        ("ram/send.c", "    int rc = sink->ops->zero(sink, message->run, message->count);\n",
+         "    int rc = s->number > 1 ? 0 : sink->ops->zero(sink, message->run, message->count);\n"),
+    ],
+    "a_dead_peer_is_never_noticed": [
+        ("control/channel.c", "        rc = judge(ch, now_ns);\n", "        (void)judge;\n"),
+    ],
+    "a_control_channel_leaks": [
+        ("core/target.c", "    gw_channel_free(tgt->channel);\n    tgt->channel = NULL;\n",
+         "    if (!tgt->attempt)\n        gw_channel_free(tgt->channel);\n    tgt->channel = NULL;\n"),
+    ],
+    "a_failed_allocation_loses_the_answer": [
+        ("core/source.c", "    gw_mail_post(&src->inbox, &asked->done);\n",
+         "    if (asked->rc >= 0)\n        gw_mail_post(&src->inbox, &asked->done);\n"),
+    ],
+}
+
+
+def run(command, **kwargs):
+    return subprocess.run(command, text=True, capture_output=True, **kwargs)
+
+
+def copy_tree(root, to):
+    files = run(["git", "ls-files", "-z"], cwd=root, check=True).stdout.split("\0")
+    existing = [f for f in files if f and os.path.exists(os.path.join(root, f))]
+    run(["cp", "--parents", "-p", "-t", to] + existing, cwd=root, check=True)
+
+
+def edit(tree, replacements):
+    """Returns the old texts, to put them back."""
+    kept = {}
+    for name, old, new in replacements:
+        path = os.path.join(tree, name)
+        text = open(path).read()
+        kept.setdefault(path, text)
+        if text.count(old) != 1:
+            sys.exit(f"bugs.py: {name}: the text to break is there {text.count(old)} times:\n{old}")
+        open(path, "w").write(text.replace(old, new))
+    return kept
+
+
+def build(tree):
+    built = run(["cmake", "--build", "build", "-j2", "--target", "sim"], cwd=tree)
+    if built.returncode:
+        sys.exit("bugs.py: does not build:\n" + built.stdout[-3000:])
+
+
+def explore(tree):
+    found = run(["build/bin/sim", "--count", "200000", "--seconds", "120", "--jobs", "2"], cwd=tree)
+    match = re.search(r"seed (\d+) fails, after (\d+)", found.stderr)
+    why = [line for line in found.stderr.splitlines() if line.startswith(("VIOLATED", "godwit"))]
+    if found.returncode == 0 or not match:
+        return None, found.stdout.strip()
+    return int(match.group(1)) + 1, why[0] if why else "it crashes"
+
+
+def main():
+    root = run(["git", "rev-parse", "--show-toplevel"], check=True).stdout.strip()
+    wanted = sys.argv[1:] or list(BUGS)
+    missed = 0
+    with tempfile.TemporaryDirectory() as tree:
+        copy_tree(root, tree)
+        run(["cmake", "-S", ".", "-B", "build", "-G", "Ninja", "-DGODWIT_TESTS=ON",
+             "-DCMAKE_BUILD_TYPE=RelWithDebInfo"], cwd=tree, check=True)
+        for name in wanted:
+            kept = edit(tree, BUGS[name])
+            build(tree)
+            seeds, why = explore(tree)
+            missed += seeds is None
+            print(f"{name}: " + (f"{seeds} seeds: {why}" if seeds else f"NOT FOUND: {why}"), flush=True)
+            for path, text in kept.items():
+                open(path, "w").write(text)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
