@@ -8,6 +8,8 @@
 
 /* Limits of the wire. They are part of the protocol and do not follow the sizes of our structs. */
 #define GW_HELLO_BYTES_MAX 4096
+#define GW_ZERO_BYTES_MAX                                                                          \
+    (4 + 1024 * 20) /* the longest of a page endpoint: its number, 1024 ranges */
 #define GW_TEXT_CODE_BYTES_MAX 31
 #define GW_TEXT_PHASE_BYTES_MAX 23
 #define GW_TEXT_PLACE_BYTES_MAX 95

@@ -15,6 +15,9 @@
 #define GW_TOKEN_BYTES 16
 #define GW_MESSAGE_HEADER_BYTES 8 /* be16 type, be16 flags, be32 zero */
 #define GW_PAYLOAD_BYTES_MAX (1u << 20)
+/* Of a page endpoint's messages, header included: there may be 255 such connections, and each has
+ * buffers of this size. The longest is a full ZERO. */
+#define GW_PAGE_MESSAGE_BYTES_MAX (32u << 10)
 
 enum gw_message_type {
     /* any endpoint; never credited */

@@ -28,6 +28,7 @@ static void connect_run(struct gw_job *job)
         .index = (uint16_t)src->connect.owner,
         .deadline_ns = gw_clock_ns() + setup_ns(src),
         .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
+        .message_bytes_max = src->connect.owner ? GW_PAGE_MESSAGE_BYTES_MAX : 0,
         .log = &src->log,
     };
     memcpy(config.session, src->session, sizeof(config.session));

@@ -63,6 +63,7 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
         !tgt->pages[owner])
         return GW_ADMIT_INDEX;
     config->peer_timeout_ns = tgt->reply.peer_timeout_ns;
+    config->message_bytes_max = GW_PAGE_MESSAGE_BYTES_MAX;
     config->place = &gw_placer_ops;
     config->place_ctx = gw_page_in_placer(tgt->pages[owner]);
     return GW_ADMIT_OK;

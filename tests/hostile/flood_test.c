@@ -127,6 +127,20 @@ GW_TEST_EACH(flood, ends_in_bounded_time_and_memory, flood_names)
     free(teller.message);
 }
 
+/* A source may ask for 255 page endpoints: what each of them costs is bounded. */
+GW_TEST(flood, page_endpoints_cost_little_each)
+{
+    struct session few, many;
+    struct session_config config = {.name = "few", .channels = "1"};
+    GW_EXPECT(session_run(&few, &config));
+    int64_t before = gw_alloc_peak();
+    session_free(&few);
+    config = (struct session_config){.name = "many", .channels = "21"};
+    GW_EXPECT(session_run(&many, &config));
+    GW_EXPECT_LE(gw_alloc_peak() - before, INT64_C(2) * 20 * (600 << 10)); /* of both sides */
+    session_free(&many);
+}
+
 /* ---- strangers -------------------------------------------------------------------------------------- */
 
 #define STRANGERS 10000

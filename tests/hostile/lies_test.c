@@ -369,7 +369,7 @@ static const struct lie lies[] = {
     {"zero_of_none",         T, GW_MSG_FENCE, 1, zero_of, .on = ON_PAGES, .value = 7, .heard = "an empty range"},
     {"zero_of_2_64",         T, GW_MSG_FENCE, 1, zero_of, .on = ON_PAGES, .value = 8, .heard = "ends past all"},
     {"zero_of_another",      T, GW_MSG_FENCE, 1, zero_of, .on = ON_PAGES, .value = 9, .heard = "not in one stripe of page endpoint 1"},
-    {"zero_of_1025_runs",    T, GW_MSG_FENCE, 1, zero_of, .on = ON_PAGES, .value = 1025, .heard = "more than 1024 runs"},
+    {"zero_of_1025_runs",    T, GW_MSG_FENCE, 1, zero_of, .on = ON_PAGES, .value = 1025, .heard = "ZERO: body of 20504 bytes"},
 
     {"credit_back_to_0",     T, GW_MSG_FENCE, 1, credit_of, .on = ON_CONTROL, .value = 0, .heard = "CREDIT: 0 granted"},
     {"credit_back_at_source", S, GW_MSG_JOINED, 1, credit_of, .on = ON_CONTROL, .value = 1, .heard = "CREDIT: 1 granted"},

@@ -61,6 +61,8 @@ static void session_open(struct session *session, const struct session_config *c
     set(session->params, "x-device-timeout", "1500");
     set(session->params, "x-connect-timeout", "300");
     set(session->params, "digest", config->digest ? "on" : "off");
+    if (config->channels)
+        set(session->params, "multifd-channels", config->channels);
     struct pair *pair = &session->pair;
     pair->params = pair->target_params = session->params;
     pair->device_value = 0x0123456789abcdefu;
@@ -202,6 +204,8 @@ bool session_run(struct session *session, const struct session_config *config)
 {
     session_open(session, config);
     run(session);
+    if (config->may_of)
+        session->config.may = config->may_of(session->liar, config);
     judge(session);
     return session->pair.source_rc == 0;
 }

@@ -19,8 +19,11 @@
 struct session_config {
     struct liar_config liar; /* target_uri is filled in */
     bool digest;
-    unsigned may;             /* LIE_MAY_* */
-    const char *name;         /* of the lie, for messages */
+    const char *channels; /* "multifd-channels"; NULL: the default */
+    unsigned may;         /* LIE_MAY_* */
+    unsigned (*may_of)(struct liar *liar,
+                       const struct session_config *config); /* asked after it ran */
+    const char *name;                                        /* of the lie, for messages */
     uint64_t alloc_bytes_max; /* of both sides together; 0: the default */
 };
 

@@ -28,6 +28,19 @@ static unsigned may_change(enum liar_class class, enum gw_message_type type)
     return LIE_MAY_CHANGE_NOTHING;
 }
 
+/* Of a byte lie: what the byte was this time. Grants and rounds may stand elsewhere than recorded. */
+static unsigned may_of_byte(struct liar *liar, const struct session_config *config)
+{
+    const struct liar_record *flow = liar_record(liar, config->liar.endpoint, config->liar.way);
+    uint64_t at = config->liar.at;
+    for (unsigned i = 0; i < flow->mark_count; i++) {
+        const struct liar_mark *mark = &flow->marks[i];
+        if (at >= mark->at && at < mark->at + mark->bytes)
+            return may_change(mark->class, mark->type);
+    }
+    return LIE_MAY_CHANGE_NOTHING;
+}
+
 struct place {
     unsigned endpoint;
     enum liar_way way;
@@ -95,7 +108,7 @@ static void sweep(bool flips, bool digest)
         name_place(flips ? "flip" : "cut", &place, name, sizeof(name));
         struct session_config config = {.name = name,
                                         .digest = digest,
-                                        .may = may_change(place.mark->class, place.mark->type),
+                                        .may_of = may_of_byte,
                                         .liar = {.flips = flips,
                                                  .cuts = !flips,
                                                  .endpoint = place.endpoint,
@@ -146,10 +159,16 @@ struct overwrite {
     struct place place;
     unsigned bytes;
     uint64_t value;
-    struct liar_mark mark;
     uint64_t passed; /* of the flow so far */
+    unsigned may;
     bool told;
 };
+
+static unsigned may_of_overwrite(struct liar *liar, const struct session_config *config)
+{
+    (void)liar;
+    return ((const struct overwrite *)config->liar.ctx)->may;
+}
 
 /* The frame that holds the place, with the value over it; cut to the frame's end. */
 static bool overwrite_hook(struct liar *liar, void *ctx, const struct liar_event *event)
@@ -168,6 +187,10 @@ static bool overwrite_hook(struct liar *liar, void *ctx, const struct liar_event
     for (unsigned i = 0; i < lie->bytes && at + i < event->bytes; i++)
         copy[at + i] = (uint8_t)(lie->value >> 8 * (lie->bytes - 1 - i));
     lie->told = true;
+    if (event->is_put && at + lie->bytes > GW_FRAME_HEAD_BYTES)
+        lie->may = LIE_MAY_CHANGE_MEMORY;
+    else if (!event->is_preface && !event->is_put)
+        lie->may = may_change(LIAR_MESSAGE, event->type);
     liar_raw(liar, event->endpoint, event->way, copy, event->bytes);
     free(copy);
     return false;
@@ -197,8 +220,7 @@ static void sweep_extremes(bool digest)
                  lie.bytes);
         struct session_config config = {.name = name,
                                         .digest = digest,
-                                        .may =
-                                            may_change(lie.place.mark->class, lie.place.mark->type),
+                                        .may_of = may_of_overwrite,
                                         .liar = {.hook = overwrite_hook, .ctx = &lie}};
         through += session_run(&session, &config);
         ran++;
