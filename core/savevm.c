@@ -47,8 +47,9 @@ static int check_block(struct gw_reader *body, struct gw_ram *ram, unsigned id,
     gw_reader_bytes(body, name, bytes);
     uint64_t size = gw_reader_be64(body);
     const struct gw_block *block = gw_ram_block(ram, id);
-    if (gw_reader_error(body) < 0 || !block || strcmp(name, block->desc.name) != 0 ||
-        size != block->desc.size_bytes)
+    /* By length too: what follows a NUL would be passed over else. */
+    if (gw_reader_error(body) < 0 || !block || strlen(block->desc.name) != bytes ||
+        memcmp(name, block->desc.name, bytes) != 0 || size != block->desc.size_bytes)
         return gw_fail(err, -EPROTO, "section 'ram': block table entry %u is not the block offered",
                        id);
     return 0;
