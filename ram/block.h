@@ -9,6 +9,7 @@
 #define GW_RAM_BLOCK_H
 
 #include "core/base/error.h"
+#include "transport/transport.h"
 
 #include <godwit/block.h>
 #include <stdbool.h>
@@ -17,7 +18,7 @@
 #define GW_PAGE_BYTES 4096u
 #define GW_STRIPE_PAGES_MIN 512u
 #define GW_STRIPE_BYTES_DEFAULT (UINT64_C(32) << 20)
-#define GW_BLOCKS_MAX 65536u
+#define GW_BLOCKS_MAX GW_REGIONS_MAX /* a block may be a region; hello says so many */
 
 struct gw_mr;
 struct gw_rmr;

@@ -8,6 +8,7 @@
 #include "core/base/bytes.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
+#include "ram/block.h"
 #include "ram/dirty_impl.h"
 
 #include <inttypes.h>
@@ -22,8 +23,6 @@ static const struct gw_dirty_mechanism *const mechanisms[] = {
     &gw_dirty_soft_dirty,
 };
 #define MECHANISM_COUNT (sizeof(mechanisms) / sizeof(mechanisms[0]))
-
-#define GW_BLOCK_COUNT_MAX (1u << 20) /* ids index a table; ten thousand are known to be used */
 
 int gw_dirty_fail(const struct gw_dirty *dirty, const struct gw_dirty_block *block, int rc,
                   const char *what, struct gw_error *err)
@@ -154,9 +153,9 @@ static int check_desc(unsigned id, const struct gw_block_desc *desc, struct gw_e
                        "block '%s': %" PRIu64 " bytes at 0x%" PRIx64
                        " are not whole pages of %" PRIu64 " bytes",
                        desc->name, desc->size_bytes, host, page);
-    if (id >= GW_BLOCK_COUNT_MAX)
+    if (id >= GW_BLOCKS_MAX)
         return gw_fail(err, -E2BIG, "block '%s': id %u, the most is %u", desc->name, id,
-                       GW_BLOCK_COUNT_MAX - 1);
+                       GW_BLOCKS_MAX - 1);
     return 0;
 }
 

@@ -64,9 +64,6 @@ struct gw_stream_domain {
     uint64_t regions_version; /* grows with each change, so that a half read frame looks again */
 };
 
-/* Our own block ids, so the bound guards against a mistake, not against a peer. */
-#define GW_STREAM_REGIONS_MAX (1u << 20)
-
 int gw_stream_domain_new(const struct gw_transport_ops *ops, struct gw_domain **dom,
                          struct gw_error *err);
 void gw_stream_domain_close(struct gw_domain *dom);

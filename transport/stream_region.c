@@ -53,9 +53,8 @@ static int grow_locked(struct gw_stream_domain *d, uint32_t region)
 static int publish(struct gw_stream_domain *d, struct gw_stream_mr *m, struct gw_error *err)
 {
     uint32_t region = m->desc.region;
-    if (region >= GW_STREAM_REGIONS_MAX)
-        return gw_fail(err, -E2BIG, "region %u: numbers end at %u", region,
-                       GW_STREAM_REGIONS_MAX - 1);
+    if (region >= GW_REGIONS_MAX) /* our own mistake, not a peer's: it is a block's id */
+        return gw_fail(err, -E2BIG, "region %u: numbers end at %u", region, GW_REGIONS_MAX - 1);
     pthread_rwlock_wrlock(&d->regions_lock);
     int rc = grow_locked(d, region);
     if (rc == 0 && d->regions[region])

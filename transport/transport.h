@@ -60,6 +60,9 @@ int gw_uri_parse(const char *text, struct gw_uri *uri, struct gw_error *err);
 #define GW_PREFACE_BYTES 32
 #define GW_ENDPOINTS_MAX 256 /* control + 255 page endpoints */
 
+/* Regions of a domain are numbered from 0, the blocks of a guest in order (ram/block.h). */
+#define GW_REGIONS_MAX 65536u
+
 enum gw_security { GW_SECURITY_NONE, GW_SECURITY_TLS, GW_SECURITY_PSK };
 
 struct gw_preface {

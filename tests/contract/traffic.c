@@ -617,7 +617,7 @@ GW_TEST_EACH(wire, a_region_number_is_taken_once, gw_test_wires)
     struct gw_mr_desc desc = {
         .addr = rig.guest, .bytes = 4096, .access = GW_MR_REMOTE_WRITE, .region = RIG_REGION};
     GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -EEXIST);
-    desc.region = UINT32_MAX;
+    desc.region = GW_REGIONS_MAX;
     GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -E2BIG);
     desc.bytes = 0;
     GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -EINVAL);

@@ -2,6 +2,7 @@
 /* The ready-made dirty sources. The judge is memory itself: a copy that is refreshed with nothing
  * but the reported pages, while threads write, must equal the original once they stop. */
 #include "core/base/bitmap.h"
+#include "ram/block.h"
 #include "ram/dirty_impl.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/huge_pool.h"
@@ -438,6 +439,26 @@ GW_TEST_EACH(dirty, ten_thousand_blocks_are_tracked, methods)
         ops->stop(dirty, i);
     gw_dirty_close(dirty);
     munmap(all, BLOCKS * stride);
+}
+
+GW_TEST_EACH(dirty, block_that_no_source_could_have_is_refused, methods)
+{
+    struct gw_dirty *dirty;
+    open_method(method_of(param), &dirty);
+    const struct gw_dirty_ops *ops = gw_dirty_kernel_ops(dirty);
+    char *host = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    GW_ASSERT(host != MAP_FAILED);
+    struct gw_block_desc desc = {.struct_bytes = sizeof(desc),
+                                 .name = "b",
+                                 .host = host,
+                                 .size_bytes = PAGE,
+                                 .page_bytes = PAGE,
+                                 .fd = -1};
+    GW_EXPECT_EQ(ops->start(dirty, GW_BLOCKS_MAX, &desc, NULL), -E2BIG);
+    GW_EXPECT_EQ(ops->start(dirty, GW_BLOCKS_MAX - 1, &desc, NULL), 0);
+    ops->stop(dirty, GW_BLOCKS_MAX - 1);
+    gw_dirty_close(dirty);
+    munmap(host, PAGE);
 }
 
 GW_TEST_EACH(dirty, block_that_was_stopped_can_be_started_again, cells)
