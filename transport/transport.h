@@ -111,6 +111,7 @@ struct gw_wire_config {
 #define GW_EP_REPLIES 8u     /* two-way */
 #define GW_EP_RAW 16u        /* no framing: recorded wires */
 #define GW_EP_RECONNECTS 32u /* the source can connect again to the same address */
+#define GW_EP_IN_PROCESS 64u /* both ends are in this process */
 
 struct gw_ep_attr {
     uint32_t flags;         /* GW_EP_* */

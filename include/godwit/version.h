@@ -24,8 +24,8 @@ extern "C" {
 GW_API const char *gw_version(void);
 
 /** gw_build_features() - wires, and optional parts and whether the build found them, as
- *  "wires=tcp,unix verbs=no libfabric=found ..."; for --version and bug reports. [any thread]
- *  Static storage. */
+ *  "wires=tcp,unix in-process=loop verbs=no ..."; for --version and bug reports. Wires under
+ *  in-process carry a guest within this process only, for tests. [any thread] Static storage. */
 GW_API const char *gw_build_features(void);
 
 #ifdef __cplusplus

@@ -939,7 +939,7 @@ void gw_loop_cut_link(unsigned number, enum gw_loop_cut cut, uint64_t told_ns)
 
 const struct gw_transport_ops gw_loop_ops = {
     .scheme = "loop",
-    .flags = GW_EP_REPLIES | GW_EP_RECONNECTS,
+    .flags = GW_EP_REPLIES | GW_EP_RECONNECTS | GW_EP_IN_PROCESS,
     .domain_open = loop_domain_open,
     .domain_close = gw_stream_domain_close,
     .connect = loop_connect,
