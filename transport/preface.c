@@ -29,8 +29,8 @@ static const struct {
                            "configure the same security at both ends"},
     [GW_ADMIT_UNKNOWN] = {-ENOENT, GW_CODE_REFUSED, "the session is not known there",
                           "the peer may have been restarted, or another one listens there"},
-    [GW_ADMIT_BUSY] = {-EBUSY, GW_CODE_REFUSED, "another session is being served",
-                       "wait until it has ended, or use another target"},
+    [GW_ADMIT_BUSY] = {-EBUSY, GW_CODE_REFUSED, "it cannot be served there now",
+                       "the target's log says what it lacks"},
     [GW_ADMIT_INDEX] = {-ECHRNG, GW_CODE_REFUSED,
                         "the endpoint's index is out of range or already open", ""},
 };

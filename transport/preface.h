@@ -29,7 +29,7 @@ int gw_answer_check(const struct gw_preface *preface, const uint8_t bytes[GW_PRE
 
 /* "none", "tls", "psk". */
 const char *gw_security_name(uint8_t security);
-/* One clause: "another session is being served". */
+/* One clause: "the session is not known there". */
 const char *gw_admission_text(enum gw_admission admission);
 
 /* Send config's preface on @fd (connected, non-blocking), wait for the answer until @deadline_ns. */

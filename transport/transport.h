@@ -78,7 +78,7 @@ enum gw_admission {
     GW_ADMIT_VERSION,  /* preface or wire version not supported */
     GW_ADMIT_SECURITY, /* not the configured security */
     GW_ADMIT_UNKNOWN,  /* a page endpoint of a session that nobody opened */
-    GW_ADMIT_BUSY,     /* another session is served */
+    GW_ADMIT_BUSY,     /* it would be admitted, and the means are lacking: a log says which */
     GW_ADMIT_INDEX,    /* index out of range or already open */
     GW_ADMIT_LATER, /* not now: keep the connection waiting, ask again (bounded by the deadline) */
 };

@@ -78,7 +78,7 @@ GW_TEST_EACH(connect, each_admission_reaches_the_connecting_side, gw_test_wires)
         {GW_ADMIT_VERSION, -EPROTONOSUPPORT, "versions"},
         {GW_ADMIT_SECURITY, -EACCES, "security"},
         {GW_ADMIT_UNKNOWN, -ENOENT, "not known"},
-        {GW_ADMIT_BUSY, -EBUSY, "another session"},
+        {GW_ADMIT_BUSY, -EBUSY, "cannot be served"},
         {GW_ADMIT_INDEX, -ECHRNG, "index"},
     };
     struct rig rig;
