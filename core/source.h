@@ -99,8 +99,11 @@ struct gw_source {
     struct gw_inbox inbox;
     struct gw_shell shell;
     bool thread_runs; /* embedder's thread: the engine's thread is to be joined */
+    bool
+        gone; /* the guest is the target's for good: written by the engine before running is false */
 
     _Atomic int decision; /* enum gw_decision */
+    _Atomic bool started; /* once, at least: there is a result, or will be */
     _Atomic bool running; /* from start until over */
     _Atomic bool unknown; /* the outcome is reported unknown */
     _Atomic bool stuck;   /* retake or resume failed */

@@ -62,6 +62,11 @@ static bool is_running(const struct gw_source *src)
     return atomic_load_explicit(&src->running, memory_order_acquire);
 }
 
+static bool was_started(const struct gw_source *src)
+{
+    return atomic_load_explicit(&src->started, memory_order_acquire);
+}
+
 static int refuse_running(const struct gw_source *src, struct gw_error *err)
 {
     return is_running(src) ? gw_fail(err, -EBUSY, "source: a migration runs") : 0;
@@ -143,11 +148,24 @@ static void reset(struct gw_source *src)
     pthread_mutex_unlock(&src->stats_lock);
 }
 
+/* No thread came of it: as if it had never been started. */
+static void forget(struct gw_source *src)
+{
+    pthread_mutex_lock(&src->stats_lock);
+    src->stats.status = GW_STATUS_NONE;
+    pthread_mutex_unlock(&src->stats_lock);
+    atomic_store_explicit(&src->started, false, memory_order_relaxed);
+    atomic_store_explicit(&src->running, false, memory_order_release);
+}
+
 int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err)
 {
     int rc = refuse_running(src, err);
     if (rc < 0)
         return rc;
+    if (src->gone)
+        return gw_fail_code(err, -EALREADY, GW_CODE_INVALID,
+                            "source: its guest was handed over and runs elsewhere");
     join_thread(src);
     pthread_mutex_lock(&src->params_lock);
     src->params = src->params_live;
@@ -168,11 +186,12 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
     if (rc < 0)
         return rc;
     reset(src);
+    atomic_store_explicit(&src->started, true, memory_order_relaxed); /* running says it is so */
     atomic_store_explicit(&src->running, true, memory_order_release);
     src->shell = (struct gw_shell){.ops = &gw_source_engine, .engine = src, .inbox = &src->inbox};
     rc = gw_shell_start(&src->shell, "gw/src/main", err);
     if (rc < 0) {
-        atomic_store_explicit(&src->running, false, memory_order_release);
+        forget(src);
         gw_domain_close(src->dom);
         src->dom = NULL;
         return rc;
@@ -186,7 +205,7 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
 int gw_source_cancel(struct gw_source *src)
 {
     if (!is_running(src))
-        return src->thread_runs ? -EALREADY : -ENOENT;
+        return was_started(src) ? -EALREADY : -ENOENT;
     if (atomic_load_explicit(&src->stuck, memory_order_acquire))
         return -EALREADY; /* it has failed; only gw_source_resolve() ends it */
     int expected = GW_DECIDED_NOTHING;
@@ -240,7 +259,7 @@ int gw_source_resolve(struct gw_source *src, enum gw_source_resolution resolutio
         return gw_fail_code(err, -EDEADLK, GW_CODE_INVALID, "resolving inside a callback");
     bool unknown = atomic_load_explicit(&src->unknown, memory_order_acquire);
     bool stuck = atomic_load_explicit(&src->stuck, memory_order_acquire);
-    if (!is_running(src) && src->thread_runs)
+    if (!is_running(src) && was_started(src))
         return refuse_settled(err);
     if (!unknown && !(stuck && resolution == GW_RESOLVE_RESUME))
         return gw_fail(err, -EINVAL, "source: nothing to resolve");
@@ -273,6 +292,8 @@ static bool must_return(void *ctx)
 
 int gw_source_wait(struct gw_source *src, int timeout_ms, struct gw_error *err)
 {
+    if (!was_started(src))
+        return gw_fail_code(err, -ENOENT, GW_CODE_INVALID, "source: nothing was started");
     uint64_t deadline =
         timeout_ms < 0 ? GW_NEVER_NS : gw_clock_ns() + (uint64_t)timeout_ms * GW_NS_PER_MS;
     int rc = gw_loop_until(src->loop, must_return, src, deadline);

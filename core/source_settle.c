@@ -223,6 +223,7 @@ void gw_source_event(struct gw_source *src, enum gw_hs_event event)
     act(src, actions);
     if (src->hs == before)
         return;
+    src->gone = src->hs == GW_HS_COMPLETED || src->hs == GW_HS_ABANDONED;
     if (src->hs == GW_HS_COMPLETED)
         completed(src);
     else if (src->hs == GW_HS_ENDED || src->hs == GW_HS_ABANDONED)

@@ -95,10 +95,11 @@ struct gw_target {
     struct gw_pool *pool;
     struct gw_inbox inbox;
     struct gw_shell shell;
-    bool thread_runs;
+    bool thread_runs; /* embedder's thread: the engine's thread is to be joined */
     uint64_t incarnation;
     char uri_text[1024];
 
+    _Atomic bool started; /* listened once, at least: there is a result, or will be */
     _Atomic bool running;
     _Atomic int decision;       /* enum gw_target_decision */
     _Atomic int outcome;        /* enum gw_outcome: write-once, by one compare-exchange */

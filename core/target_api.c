@@ -61,6 +61,11 @@ static bool is_running(const struct gw_target *tgt)
     return atomic_load_explicit(&tgt->running, memory_order_acquire);
 }
 
+static bool was_started(const struct gw_target *tgt)
+{
+    return atomic_load_explicit(&tgt->started, memory_order_acquire);
+}
+
 int gw_target_add_device(struct gw_target *tgt, const struct gw_device_desc *desc,
                          struct gw_error *err)
 {
@@ -156,10 +161,12 @@ int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *er
     }
     snprintf(tgt->uri_text, sizeof(tgt->uri_text), "%s", gw_listener_uri(tgt->listener));
     reset(tgt);
+    atomic_store_explicit(&tgt->started, true, memory_order_relaxed); /* running says it is so */
     atomic_store_explicit(&tgt->running, true, memory_order_release);
     tgt->shell = (struct gw_shell){.ops = &gw_target_engine, .engine = tgt, .inbox = &tgt->inbox};
     rc = gw_shell_start(&tgt->shell, "gw/tgt/main", err);
-    if (rc < 0) {
+    if (rc < 0) { /* no thread came of it: as if it had never listened */
+        atomic_store_explicit(&tgt->started, false, memory_order_relaxed);
         atomic_store_explicit(&tgt->running, false, memory_order_release);
         close_guest(tgt);
         return rc;
@@ -189,7 +196,7 @@ enum gw_target_outcome gw_target_outcome(const struct gw_target *tgt)
 int gw_target_cancel(struct gw_target *tgt)
 {
     if (!is_running(tgt))
-        return tgt->thread_runs ? -EALREADY : -ENOENT;
+        return was_started(tgt) ? -EALREADY : -ENOENT;
     if (gw_target_outcome(tgt) != GW_TARGET_NONE)
         return -EALREADY;
     int expected = GW_TARGET_OPEN;
@@ -266,6 +273,8 @@ static bool is_over(void *ctx)
 
 int gw_target_wait(struct gw_target *tgt, int timeout_ms, struct gw_error *err)
 {
+    if (!was_started(tgt))
+        return gw_fail_code(err, -ENOENT, GW_CODE_INVALID, "target: it never listened");
     uint64_t deadline =
         timeout_ms < 0 ? GW_NEVER_NS : gw_clock_ns() + (uint64_t)timeout_ms * GW_NS_PER_MS;
     int waited = gw_loop_until(tgt->loop, is_over, tgt, deadline);

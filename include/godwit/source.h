@@ -3,7 +3,8 @@
  *
  * Life:    gw_source_new, add_block..., add_dirty..., add_device..., start, wait (or gw_dispatch from
  *          an event loop until GW_EVENT_ENDED), free. After a failure or cancel, start again at
- *          once: everything is sent anew and no page is lost.
+ *          once: everything is sent anew and no page is lost. After success the guest is elsewhere:
+ *          free is all that is left.
  * Threads: a source belongs to the thread of its loop; functions marked [any thread] may be called
  *          from others, none after free. Library threads: one for the control endpoint and phases,
  *          one for each page endpoint, two for [worker] callbacks; all block every signal.
@@ -92,8 +93,9 @@ GW_API int gw_source_add_device(struct gw_source *src, const struct gw_device_de
 /** gw_source_start() - begin; returns at once, connecting happens in a library thread.
  *  @uri: "tcp:host:port", "tcp:[v6]:port", "unix:path".
  *  Return: 0, -EINVAL (uri, nothing to send, no dirty source), -EBUSY (already running, or its
- *  outcome is unknown: resolve it first), -ENOMEM, -EAGAIN (no threads). What goes wrong later, a
- *  refused address too, is told by ENDED and gw_source_wait(). */
+ *  outcome is unknown: resolve it first), -EALREADY (a migration of this source completed, or was
+ *  abandoned: the guest is the target's, and what is here is of the past), -ENOMEM, -EAGAIN (no
+ *  threads). What goes wrong later, a refused address too, is told by ENDED and gw_source_wait(). */
 GW_API int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err);
 
 /** gw_source_cancel() - [any thread], any time, any number of times. Before COMMIT the guest resumes
@@ -126,8 +128,8 @@ GW_API int gw_source_resolve(struct gw_source *src, enum gw_source_resolution re
 
 /** gw_source_wait() - dispatch until the migration ended, or its outcome is unknown after
  *  x-settle-timeout, or the guest cannot be resumed (RETAKE), or @timeout_ms passed (-1: no limit).
- *  Only after gw_source_start(). May be called again.
- *  Return: 0: completed; -ECANCELED: cancelled, guest runs here; -EINPROGRESS: time-out, or outcome
+ *  May be called again.
+ *  Return: 0: completed; -ENOENT: nothing was started; -ECANCELED: cancelled, guest runs here; -EINPROGRESS: time-out, or outcome
  *  unknown: the guest is paused and the library goes on asking (err code "unknown-outcome");
  *  -EDEADLK: inside a callback; another negative errno: failed (err says why), the guest runs here
  *  unless code is "retake". */

@@ -114,10 +114,10 @@ enum gw_target_resolution {
 GW_API int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolution,
                              struct gw_error *err);
 
-/** gw_target_wait() - dispatch until it ended or @timeout_ms passed (-1: no limit). Only after
- *  gw_target_listen(). May be called again.
+/** gw_target_wait() - dispatch until it ended or @timeout_ms passed (-1: no limit). May be
+ *  called again.
  *  It ends when the source acknowledged the outcome or x-settle-timeout passed after it.
- *  Return: 0: the guest runs here; -ECANCELED: voided by cancel of either side; -EINPROGRESS:
+ *  Return: 0: the guest runs here; -ENOENT: it never listened; -ECANCELED: voided by cancel of either side; -EINPROGRESS:
  *  time-out; -EDEADLK: inside a callback; other negative errno: failed (err says why). The guest
  *  then does not run here, with one exception: if gw_target_outcome() is GW_TARGET_RUNNING, run()
  *  failed after the handover. The guest is this host's and must be started here, never at the source. */

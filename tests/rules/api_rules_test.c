@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define SECONDS 20u
@@ -76,5 +77,98 @@ GW_TEST(api, block_that_cannot_be_offered_fails_the_migration)
     GW_EXPECT(pair_finish(&pair, SECONDS));
     expect_told(&pair.source_err, -EINVAL, "block 0");
     GW_EXPECT(atomic_load(&pair.source_runs));
+    pair_fini(&pair);
+}
+
+/* ---- the order of calls ------------------------------------------------------------------------- */
+
+static void begin(struct pair *pair)
+{
+    pair_add_block(pair, "ram0", 2 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(pair);
+}
+
+GW_TEST(api, wait_for_what_was_never_started_says_so)
+{
+    struct pair pair = {.device_value = 1};
+    struct gw_error err = GW_ERROR_INIT;
+    begin(&pair);
+    GW_EXPECT_EQ(gw_source_wait(pair.src, -1, &err), -ENOENT);
+    expect_told(&err, -ENOENT, "source");
+    GW_EXPECT_EQ(gw_source_cancel(pair.src), -ENOENT);
+    GW_EXPECT_EQ(gw_target_wait(pair.tgt, -1, &err), -ENOENT);
+    expect_told(&err, -ENOENT, "target");
+    GW_EXPECT_EQ(gw_target_cancel(pair.tgt), -ENOENT);
+    GW_EXPECT_EQ(gw_source_start(pair.src, "nowhere", &err), -EINVAL);
+    GW_EXPECT_EQ(gw_source_wait(pair.src, -1, NULL), -ENOENT);
+    pair_fini(&pair);
+}
+
+GW_TEST(api, start_that_is_refused_leaves_the_result_of_before)
+{
+    struct pair pair = {.device_value = 1};
+    struct gw_error err = GW_ERROR_INIT;
+    begin(&pair);
+    pair_listen(&pair);
+    pair_start(&pair);
+    GW_EXPECT_EQ(gw_source_cancel(pair.src), 0);
+    gw_target_cancel(pair.tgt);
+    GW_EXPECT(pair_finish(&pair, SECONDS));
+    GW_EXPECT_EQ(pair.source_rc, -ECANCELED);
+    GW_EXPECT_EQ(gw_source_start(pair.src, "nowhere", &err), -EINVAL);
+    GW_EXPECT_EQ(gw_source_wait(pair.src, -1, NULL), -ECANCELED);
+    GW_EXPECT_EQ(gw_source_cancel(pair.src), -EALREADY);
+    pair_fini(&pair);
+}
+
+GW_TEST(api, guest_that_was_handed_over_is_not_sent_again)
+{
+    struct pair pair = {.device_value = 1};
+    struct gw_error err = GW_ERROR_INIT;
+    begin(&pair);
+    pair_listen(&pair);
+    pair_start(&pair);
+    GW_EXPECT(pair_finish(&pair, SECONDS));
+    GW_EXPECT_EQ(pair.source_rc, 0);
+    pair_listen(&pair);
+    GW_EXPECT_EQ(gw_source_start(pair.src, gw_target_uri(pair.tgt), &err), -EALREADY);
+    expect_told(&err, -EALREADY, "elsewhere");
+    GW_EXPECT_EQ(gw_source_wait(pair.src, -1, NULL), 0);
+    GW_EXPECT_EQ(pair_source_status(&pair), GW_STATUS_COMPLETED);
+    pair_fini(&pair);
+}
+
+static void *cancel_often(void *arg)
+{
+    struct pair *pair = arg;
+    for (unsigned i = 0; i < 2000 && !atomic_load(&pair->writer_stop); i++) {
+        gw_source_cancel(pair->src);
+        gw_target_cancel(pair->tgt);
+        struct timespec pause = {.tv_nsec = 50000};
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+/* Under a thread sanitizer: cancel may come while another thread starts, ends and starts again. */
+GW_TEST(api, cancel_comes_from_any_thread_at_any_time)
+{
+    struct pair pair = {.device_value = 1};
+    pthread_t thread;
+    begin(&pair);
+    GW_ASSERT_EQ(pthread_create(&thread, NULL, cancel_often, &pair), 0);
+    for (unsigned i = 0; i < 8; i++) {
+        struct gw_error err = GW_ERROR_INIT;
+        if (gw_target_listen(pair.tgt, "tcp:127.0.0.1:0", &err) < 0)
+            GW_FAIL("listen: %s", err.message);
+        int rc = gw_source_start(pair.src, gw_target_uri(pair.tgt), &err);
+        if (rc == -EALREADY)
+            break; /* it came through */
+        GW_EXPECT_EQ(rc, 0);
+        gw_target_cancel(pair.tgt);
+        GW_EXPECT(pair_finish(&pair, SECONDS));
+    }
+    atomic_store(&pair.writer_stop, true);
+    pthread_join(thread, NULL);
     pair_fini(&pair);
 }

@@ -1278,19 +1278,12 @@ GW_TEST(handover, cancel_in_pre_switchover)
 
 GW_TEST(handover, cancel_racing_with_commit_has_one_winner)
 {
-    struct stage *stage = stage_new();
     unsigned cancelled = 0;
     unsigned completed = 0;
     uint64_t migration_us = 20000;
-    stage_open(stage);
     for (unsigned i = 0; i < 24; i++) {
-        atomic_store(&stage->pair.source_runs, true);
-        atomic_store(&stage->pair.target_runs, false);
-        atomic_store(&stage->pair.runs, 0);
-        atomic_store(&stage->pair.resumes, 0);
-        if (i > 0)
-            pair_listen(&stage->pair);
-        proxy_set_target(stage->proxy, gw_target_uri(stage->pair.tgt));
+        struct stage *stage = stage_new();
+        stage_open(stage);
         uint64_t begun = clock_ms();
         struct canceller canceller = {.src = stage->pair.src,
                                       .delay_us = (unsigned)(migration_us * (i % 8) / 6)};
@@ -1316,10 +1309,10 @@ GW_TEST(handover, cancel_racing_with_commit_has_one_winner)
         GW_EXPECT(canceller.rc[1] == canceller.rc[0] || canceller.rc[1] == -EALREADY);
         GW_EXPECT_EQ(stage->pair.source_rc, won ? -ECANCELED : 0);
         expect_guest(stage, won ? AT_SOURCE : AT_TARGET);
+        stage_free(stage);
     }
     GW_EXPECT_GT(cancelled, 0);
     GW_EXPECT_GT(completed, 0);
-    stage_free(stage);
 }
 
 GW_TEST(handover, cancel_at_the_target_voids_until_commit_was_read)
