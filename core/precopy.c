@@ -181,11 +181,7 @@ void gw_source_on_joined(struct gw_source *src, uint32_t number)
         return;
     }
     src->joined = true;
-    if (src->pause_called_ns) {
-        pthread_mutex_lock(&src->stats_lock);
-        src->stats.downtime.fences_ns = gw_clock_ns() - src->final_put_ns;
-        pthread_mutex_unlock(&src->stats_lock);
-    }
+    src->joined_ns = gw_clock_ns();
     maybe_over(src);
 }
 
@@ -336,7 +332,6 @@ static void sync_done(struct gw_mail *mail, void *engine)
 void gw_source_begin_sync(struct gw_source *src, bool final)
 {
     src->step = final ? GW_SRC_FINAL_SYNC : GW_SRC_SYNC;
-    src->sync_begun_ns = gw_clock_ns();
     src->syncs_busy = src->page_count;
     for (unsigned i = 0; i < src->page_count; i++) {
         src->sync[i].owner = i;

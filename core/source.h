@@ -164,6 +164,8 @@ struct gw_source {
     size_t item_at;
     bool items_saved, digest_done, prepare_sent;
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
+    uint64_t stream_begun_ns,
+        joined_ns; /* devices saved and last page out; JOINED of the last round */
     uint64_t precopy_bytes;
     uint64_t moved, moved_ns; /* what the paused guest waits for: how far it is, since when */
 

@@ -128,6 +128,7 @@ static void reset(struct gw_source *src)
     memset(&src->converge, 0, sizeof(src->converge));
     src->items_saved = src->digest_done = src->prepare_sent = false;
     src->pause_called_ns = src->final_put_ns = src->committed_ns = 0;
+    src->stream_begun_ns = src->joined_ns = 0;
     src->moved = src->moved_ns = 0;
     src->unsaid = 0;
     src->link_up = src->asking_timer_runs = src->abort_heard = false;

@@ -190,6 +190,21 @@ static void act(struct gw_source *src, uint32_t actions)
         tell_retake(src);
 }
 
+/* Rows follow each other, but for what each side says of itself: they never add up to more than
+ * @whole_ns, and what nobody has is the wire's. */
+static void close_ledger(struct gw_ledger *row, uint64_t whole_ns)
+{
+    uint64_t *const rows[] = {&row->pause_ns,       &row->sync_ns,    &row->puts_ns,
+                              &row->device_save_ns, &row->fences_ns,  &row->revoke_ns,
+                              &row->digest_ns,      &row->release_ns, &row->device_load_ns,
+                              &row->acquire_ns,     &row->resume_ns};
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        *rows[i] = gw_min_u64(*rows[i], whole_ns);
+        whole_ns -= *rows[i];
+    }
+    row->wire_ns = whole_ns;
+}
+
 static void completed(struct gw_source *src)
 {
     uint64_t now = gw_clock_ns();
@@ -197,12 +212,10 @@ static void completed(struct gw_source *src)
     struct gw_stats *stats = &src->stats;
     struct gw_ledger *row = &stats->downtime;
     uint64_t whole = now - src->pause_called_ns;
-    stats->downtime_ns = whole > row->digest_ns ? whole - row->digest_ns : 0;
+    close_ledger(row, whole);
+    stats->downtime_ns = whole - row->digest_ns;
     stats->total_ns = now - src->started_ns;
     stats->remaining_bytes = 0;
-    uint64_t known = row->pause_ns + row->sync_ns + row->puts_ns + row->revoke_ns +
-                     row->device_load_ns + row->release_ns + row->acquire_ns + row->resume_ns;
-    row->wire_ns = stats->downtime_ns > known ? stats->downtime_ns - known : 0;
     pthread_mutex_unlock(&src->stats_lock);
     gw_error_clear(&src->err);
     gw_source_finish(src, GW_STATUS_COMPLETED);

@@ -172,6 +172,11 @@ static void begin_stream(struct gw_source *src)
     if (src->step != GW_SRC_FINAL_SEND || !src->items_saved || src->fenced_count < src->page_count)
         return;
     src->step = GW_SRC_STREAM;
+    src->stream_begun_ns = gw_clock_ns();
+    pthread_mutex_lock(&src->stats_lock);
+    /* What of saving ran beside the last sync and the last pages is theirs. */
+    src->stats.downtime.device_save_ns = src->stream_begun_ns - src->final_put_ns;
+    pthread_mutex_unlock(&src->stats_lock);
     src->digest_done = !src->params.digest;
     if (src->params.digest)
         gw_source_post(src, &src->work, digest_run, digest_done);
@@ -180,9 +185,6 @@ static void begin_stream(struct gw_source *src)
 
 static void save_finished(struct gw_source *src, int rc)
 {
-    pthread_mutex_lock(&src->stats_lock);
-    src->stats.downtime.device_save_ns = src->call.took_ns;
-    pthread_mutex_unlock(&src->stats_lock);
     if (src->step != GW_SRC_FINAL_SYNC && src->step != GW_SRC_FINAL_SEND) {
         gw_source_back_out(src);
         return;
@@ -275,6 +277,29 @@ void gw_source_stream_step(struct gw_source *src)
         send_prepare(src);
 }
 
+static uint64_t take(uint64_t *left_ns, uint64_t wanted_ns)
+{
+    uint64_t ns = gw_min_u64(*left_ns, wanted_ns);
+    *left_ns -= ns;
+    return ns;
+}
+
+/* From the stream's first byte to PREPARED both sides work at once. A moment that two rows could have
+ * is the first's of these: revoke and load, digest, fences. */
+static void enter_prepared(struct gw_source *src, const struct gw_message *msg)
+{
+    uint64_t left_ns = gw_clock_ns() - src->stream_begun_ns;
+    uint64_t joining_ns = src->joined_ns - gw_min_u64(src->stream_begun_ns, src->joined_ns);
+    pthread_mutex_lock(&src->stats_lock);
+    struct gw_ledger *row = &src->stats.downtime;
+    uint64_t digest_ns = gw_max_u64(row->digest_ns, msg->u.prepare.digest_ns);
+    row->revoke_ns = take(&left_ns, msg->u.prepare.revoke_ns);
+    row->device_load_ns = take(&left_ns, msg->u.prepare.load_ns);
+    row->digest_ns = take(&left_ns, digest_ns);
+    row->fences_ns = take(&left_ns, joining_ns);
+    pthread_mutex_unlock(&src->stats_lock);
+}
+
 void gw_source_on_prepared(struct gw_source *src, const struct gw_message *msg)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -290,12 +315,7 @@ void gw_source_on_prepared(struct gw_source *src, const struct gw_message *msg)
         gw_source_fail(src, &err);
         return;
     }
-    pthread_mutex_lock(&src->stats_lock);
-    struct gw_ledger *row = &src->stats.downtime;
-    row->revoke_ns = msg->u.prepare.revoke_ns;
-    row->device_load_ns = msg->u.prepare.load_ns;
-    row->digest_ns = gw_max_u64(row->digest_ns, msg->u.prepare.digest_ns);
-    pthread_mutex_unlock(&src->stats_lock);
+    enter_prepared(src, msg);
     src->step = GW_SRC_HANDOVER;
     gw_source_event(src, GW_HSE_PREPARED);
 }

@@ -27,18 +27,21 @@ enum gw_status {
 
 GW_API const char *gw_status_name(enum gw_status status); /* "pre-switchover"; static storage */
 
-/* The downtime, taken apart. Each row from the clock of the side that did it; 0: did not happen.
- * The rows but three add up to the downtime: digest_ns is left out of it, device_save_ns runs beside
- * sync_ns and puts_ns, fences_ns is inside wire_ns. A target knows its own rows only. */
+/* The downtime, taken apart. Each row from the clock of the side that did it; 0: did not happen, or
+ * ran beside rows that have its time. At a source whose migration completed the rows add up to
+ * downtime_ns plus digest_ns exactly: what runs at once is in one row only, as said at each. A target
+ * knows its own rows only, and all of their time. */
 struct gw_ledger {
-    uint64_t pause_ns;       /* source: the pause callback */
-    uint64_t sync_ns;        /* source: last dirty sync */
-    uint64_t puts_ns;        /* source: last pages handed to the wire */
-    uint64_t fences_ns;      /* source: from the last page to the fences joined at the target */
-    uint64_t device_save_ns; /* source */
-    uint64_t wire_ns;        /* what remains of the downtime: messages, waiting for them, fences */
+    uint64_t pause_ns;  /* source: the pause callback */
+    uint64_t sync_ns;   /* source: last dirty sync, devices being saved beside it */
+    uint64_t puts_ns;   /* source: last pages handed to the wire, likewise */
+    uint64_t fences_ns; /* source: from then, or from the last device saved, until it heard of the
+                              * fences joined; what revoke, load and digest do not have */
+    uint64_t device_save_ns; /* source: saving that lasted beyond the last page */
+    uint64_t wire_ns;        /* what no other row has: messages, and waiting for them */
     uint64_t revoke_ns;      /* target */
-    uint64_t digest_ns;      /* both, the longer one; left out of downtime */
+    uint64_t digest_ns;      /* both, the longer one, as far as revoke and load do not have it; left
+                              * out of downtime */
     uint64_t device_load_ns; /* target */
     uint64_t release_ns;     /* source: the release callback */
     uint64_t acquire_ns;     /* target */

@@ -172,3 +172,65 @@ GW_TEST(api, cancel_comes_from_any_thread_at_any_time)
     pthread_join(thread, NULL);
     pair_fini(&pair);
 }
+
+/* ---- the ledger ----------------------------------------------------------------------------------- */
+
+static int takes_long(struct pair *pair)
+{
+    struct timespec long_time = {.tv_nsec = 30000000};
+    (void)pair;
+    nanosleep(&long_time, NULL);
+    return 0;
+}
+
+static void expect_ledger_adds_up(struct pair *pair, bool digest)
+{
+    struct gw_params *params = gw_params_new();
+    GW_ASSERT_EQ(gw_params_set(params, "digest", digest ? "on" : "off", NULL), 0);
+    pair->params = params;
+    pair_add_block(pair, "ram0", 16 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(pair);
+    pair_listen(pair);
+    pair_start(pair);
+    GW_EXPECT(pair_finish(pair, SECONDS));
+    GW_EXPECT_EQ(pair->source_rc, 0);
+    struct gw_stats stats = {.struct_bytes = sizeof(stats)};
+    gw_source_stats(pair->src, &stats);
+    const struct gw_ledger *row = &stats.downtime;
+    uint64_t sum = row->pause_ns + row->sync_ns + row->puts_ns + row->fences_ns +
+                   row->device_save_ns + row->wire_ns + row->revoke_ns + row->digest_ns +
+                   row->device_load_ns + row->release_ns + row->acquire_ns + row->resume_ns;
+    GW_EXPECT_EQ(sum, stats.downtime_ns + row->digest_ns);
+    GW_EXPECT_EQ(row->digest_ns > 0, digest);
+    if (pair->save) { /* what is long is told of, once */
+        GW_EXPECT_GT(row->device_save_ns + row->sync_ns + row->puts_ns, 29000000);
+        GW_EXPECT_GT(row->device_load_ns, 29000000);
+        GW_EXPECT_GT(row->acquire_ns, 29000000);
+    }
+    pair_fini(pair);
+    gw_params_free(params);
+}
+
+GW_TEST(api, rows_of_the_ledger_add_up_to_the_downtime)
+{
+    struct pair quick = {.device_value = 1};
+    struct pair slow = {.device_value = 1,
+                        .writes = true,
+                        .save = takes_long,
+                        .load = takes_long,
+                        .acquire = takes_long};
+    expect_ledger_adds_up(&quick, false);
+    expect_ledger_adds_up(&slow, false);
+}
+
+GW_TEST(api, rows_of_the_ledger_and_the_digest_add_up)
+{
+    struct pair quick = {.device_value = 1};
+    struct pair slow = {.device_value = 1,
+                        .writes = true,
+                        .save = takes_long,
+                        .load = takes_long,
+                        .acquire = takes_long};
+    expect_ledger_adds_up(&quick, true);
+    expect_ledger_adds_up(&slow, true);
+}
