@@ -13,6 +13,7 @@
 #include "core/devices.h"
 #include "core/handover.h"
 #include "core/loop.h"
+#include "core/outcomes.h"
 #include "core/page_in.h"
 #include "core/params.h"
 #include "core/shell.h"
@@ -108,6 +109,8 @@ struct gw_target {
     _Atomic int resolve_answer; /* 1: pending, 0: done, negative: gw_target_resolve()'s rc */
     _Atomic bool abandoned;     /* gw_target_free() */
     _Atomic int calls_in_loop;
+
+    struct gw_outcomes outcomes; /* of guests before: the embedder's thread adds, between two */
 
     /* one guest */
     enum gw_target_step step;
@@ -219,6 +222,8 @@ void gw_target_event(struct gw_target *tgt, enum gw_ht_event event);
 void gw_target_on_handover(struct gw_target *tgt, const struct gw_message *msg);
 /* Is @ask about the guest that is or was served here? */
 bool gw_target_knows(const struct gw_target *tgt, const struct gw_message *ask);
+/* What became of the guest of before that @ask asks about; NULL: nothing is known of it. */
+const struct gw_past *gw_target_recalls(const struct gw_target *tgt, const struct gw_message *ask);
 /* A candidate said an ASK that we know. True: its connection was taken over. */
 bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
                       const struct gw_message *msg);

@@ -85,8 +85,24 @@ static void join_thread(struct gw_target *tgt)
     tgt->thread_runs = false;
 }
 
+/* A source that lost the answer asks for it, however late. */
+static void remember(struct gw_target *tgt)
+{
+    struct gw_past past = {
+        .token = tgt->token,
+        .outcome = (enum gw_outcome)atomic_load_explicit(&tgt->outcome, memory_order_acquire),
+        .code = tgt->err.code,
+        .acquire_ns = tgt->acquire_ns,
+        .resume_ns = tgt->resume_ns};
+    if (!tgt->prepare_seen || past.outcome == GW_OUTCOME_NONE)
+        return; /* no COMMIT was ever said: nobody asks */
+    memcpy(past.session, tgt->session, sizeof(past.session));
+    gw_outcomes_add(&tgt->outcomes, &past);
+}
+
 static void reset(struct gw_target *tgt)
 {
+    remember(tgt);
     atomic_store_explicit(&tgt->decision, GW_TARGET_OPEN, memory_order_relaxed);
     atomic_store_explicit(&tgt->abandoned, false, memory_order_relaxed);
     atomic_store_explicit(&tgt->outcome, GW_OUTCOME_NONE, memory_order_relaxed);

@@ -270,6 +270,11 @@ bool gw_target_knows(const struct gw_target *tgt, const struct gw_message *ask)
            is_our_token(tgt, &ask->u.ask.token);
 }
 
+const struct gw_past *gw_target_recalls(const struct gw_target *tgt, const struct gw_message *ask)
+{
+    return gw_outcomes_find(&tgt->outcomes, ask->u.ask.session, &ask->u.ask.token);
+}
+
 bool gw_target_on_ask(struct gw_target *tgt, struct gw_candidate *candidate,
                       const struct gw_message *msg)
 {

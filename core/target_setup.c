@@ -221,11 +221,25 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
     return true;
 }
 
-static void say_unknown(struct gw_candidate *candidate, const struct gw_message *ask)
+/* An ASK that is not of the guest that is served: about one before it, or about none that we know. */
+static void answer_stranger(struct gw_target *tgt, struct gw_candidate *candidate,
+                            const struct gw_message *ask)
 {
     struct gw_message msg = {.type = GW_MSG_UNKNOWN};
     struct gw_error ignored = GW_ERROR_INIT;
-    memcpy(msg.u.ask.session, ask->u.ask.session, sizeof(msg.u.ask.session));
+    const struct gw_past *past = gw_target_recalls(tgt, ask);
+    if (past) {
+        msg.type = GW_MSG_OUTCOME;
+        msg.u.outcome.token = past->token;
+        msg.u.outcome.outcome = past->outcome;
+        msg.u.outcome.acquire_ns = past->acquire_ns;
+        msg.u.outcome.resume_ns = past->resume_ns;
+        if (past->outcome != GW_OUTCOME_RUNNING)
+            gw_fail_code(&msg.u.outcome.error, -ECONNABORTED, past->code,
+                         "so it ended, before the target listened for another guest");
+    } else {
+        memcpy(msg.u.ask.session, ask->u.ask.session, sizeof(msg.u.ask.session));
+    }
     gw_channel_send(candidate->channel, &msg);
     gw_channel_step(candidate->channel, gw_clock_ns(), &ignored);
 }
@@ -240,7 +254,7 @@ static bool on_first_message(struct gw_target *tgt, struct gw_candidate *candida
     if (msg->type == GW_MSG_ASK && gw_target_knows(tgt, msg))
         return gw_target_on_ask(tgt, candidate, msg);
     if (msg->type == GW_MSG_ASK) {
-        say_unknown(candidate, msg);
+        answer_stranger(tgt, candidate, msg);
         return false;
     }
     if (msg->type == GW_MSG_HELLO)

@@ -73,7 +73,8 @@ GW_API int gw_target_new(const struct gw_target_config *config, struct gw_target
 GW_API int gw_target_add_device(struct gw_target *tgt, const struct gw_device_desc *desc,
                                 struct gw_error *err);
 /** gw_target_listen() - bind and begin to serve; port 0 takes a free one. Looks the host's name up,
- *  which may take as long as the resolver does. Forgets the guest, and the outcome, before.
+ *  which may take as long as the resolver does. Ends what there was of the guest before, and its
+ *  gw_target_outcome(); a source that asks late for one of the last 64 outcomes is still told.
  *  Return: 0, -EINVAL, -EADDRINUSE, -EBUSY (already serving), ... with err and a hint. */
 GW_API int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *err);
 /** gw_target_uri() - where it listens, with the real port; NULL before listen. Valid until free or the

@@ -843,6 +843,50 @@ GW_TEST(handover, unknown_goes_on_asking_and_hears_void)
     stage_free(stage);
 }
 
+/* The source asks for the first time when the target has ended with its guest and waits for another. */
+static void ask_late(enum proxy_act act)
+{
+    struct stage *stage = stage_new();
+    set_both(stage, "x-settle-timeout", "300");
+    set_both(stage, "x-hold-timeout", "300");
+    stage_open(stage);
+    unsigned rule = proxy_on(stage->proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, act);
+    stage_go(stage);
+    until_struck(stage, rule);
+    proxy_refuse(stage->proxy, true);
+    GW_EXPECT(pair_until(&stage->pair, target_ended, SECONDS));
+    expect_unknown(stage);
+    pair_listen(&stage->pair);
+    GW_EXPECT_EQ(gw_target_outcome(stage->pair.tgt), GW_TARGET_NONE);
+    proxy_set_target(stage->proxy, gw_target_uri(stage->pair.tgt));
+    proxy_refuse(stage->proxy, false);
+    GW_EXPECT(pair_until(&stage->pair, source_ended, SECONDS));
+    struct gw_error err = GW_ERROR_INIT;
+    GW_EXPECT_EQ(gw_source_wait(stage->pair.src, 0, &err), act == PROXY_CUT ? -EIO : 0);
+    GW_EXPECT_EQ(proxy_passed(stage->proxy, PROXY_TO_SOURCE, GW_MSG_UNKNOWN), 0);
+    /* The target waits on, as if nobody had asked. */
+    GW_EXPECT_EQ(gw_target_wait(stage->pair.tgt, 0, NULL), -EINPROGRESS);
+    GW_EXPECT_EQ(gw_target_outcome(stage->pair.tgt), GW_TARGET_NONE);
+    expect_guest(stage, act == PROXY_CUT ? AT_SOURCE : AT_TARGET);
+    if (act == PROXY_CUT) {
+        GW_EXPECT_EQ(err.code, GW_CODE_PEER_LOST); /* why the target voided it */
+        GW_EXPECT_EQ(gw_target_cancel(stage->pair.tgt), 0);
+        GW_EXPECT(pair_finish(&stage->pair, SECONDS));
+        expect_retry_succeeds(stage);
+    }
+    stage_free(stage);
+}
+
+GW_TEST(handover, running_is_told_while_the_target_listens_for_another_guest)
+{
+    ask_late(PROXY_CUT_AFTER);
+}
+
+GW_TEST(handover, void_is_told_while_the_target_listens_for_another_guest)
+{
+    ask_late(PROXY_CUT);
+}
+
 GW_TEST(handover, resolve_that_comes_too_late_changes_nothing)
 {
     /* The answer is in the source's engine when the operator resolves: retake waits for our loop. */
