@@ -5,10 +5,17 @@
 #include "core/target.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/pair.h"
+#include "transport/preface.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define SECONDS 20u
@@ -233,4 +240,74 @@ GW_TEST(api, rows_of_the_ledger_and_the_digest_add_up)
                         .acquire = takes_long};
     expect_ledger_adds_up(&quick, true);
     expect_ledger_adds_up(&slow, true);
+}
+
+/* ---- strangers -------------------------------------------------------------------------------------- */
+
+enum { STRANGERS = 64 };
+
+struct crowd {
+    struct pair pair; /* first: hooks get it and cast */
+    int fds[STRANGERS];
+    bool connected, last_was_open;
+};
+
+static bool is_closed(int fd)
+{
+    char buf[64];
+    ssize_t bytes;
+    while ((bytes = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0)
+        ;
+    return bytes == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static void on_connected(struct pair *pair, const struct gw_event *event)
+{
+    struct crowd *crowd = (struct crowd *)pair;
+    if (event->type != GW_EVENT_CONNECTED)
+        return;
+    crowd->connected = true;
+    crowd->last_was_open = !is_closed(crowd->fds[STRANGERS - 1]);
+}
+
+/* Connects as a control connection and never says a word after the preface. */
+static int stranger(const char *path, unsigned n)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    struct gw_preface preface = {.version = GW_PREFACE_VERSION, .session = {(uint8_t)n, 0xee}};
+    uint8_t bytes[GW_PREFACE_BYTES];
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strncpy(to.sun_path, path, sizeof(to.sun_path) - 1);
+    gw_preface_encode(&preface, bytes);
+    GW_ASSERT_EQ(connect(fd, (struct sockaddr *)&to, sizeof(to)), 0);
+    GW_ASSERT_EQ(send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL), (ssize_t)sizeof(bytes));
+    return fd;
+}
+
+/* Each may stay for 5 s. The guest does not wait for that: the last of them is still there when its
+ * source and the target have met. */
+GW_TEST(api, silent_connections_do_not_hold_off_a_source)
+{
+    struct crowd crowd = {.pair = {.device_value = 1, .source_event = on_connected}};
+    struct pair *pair = &crowd.pair;
+    char folder[] = "/tmp/godwit-crowd-XXXXXX";
+    char uri[64];
+    GW_ASSERT(mkdtemp(folder) != NULL);
+    snprintf(uri, sizeof(uri), "unix:%s/s", folder);
+    pair->listen_uri = uri;
+    begin(pair);
+    pair_listen(pair);
+    for (unsigned i = 0; i < STRANGERS; i++)
+        crowd.fds[i] = stranger(uri + strlen("unix:"), i);
+    struct pollfd last = {.fd = crowd.fds[STRANGERS - 1], .events = POLLIN};
+    GW_EXPECT_EQ(poll(&last, 1, (int)SECONDS * 1000), 1); /* it is admitted, not refused */
+    GW_EXPECT(!is_closed(last.fd));
+    pair_start(pair);
+    GW_EXPECT(pair_finish(pair, SECONDS));
+    GW_EXPECT_EQ(pair->source_rc, 0);
+    GW_EXPECT(crowd.connected && crowd.last_was_open);
+    for (unsigned i = 0; i < STRANGERS; i++)
+        close(crowd.fds[i]);
+    pair_fini(pair);
+    rmdir(folder);
 }
