@@ -68,7 +68,7 @@ struct gw_hello { /* both directions; a field that a side does not use is zero *
     uint64_t stripe_bytes;
     uint64_t ram_bytes;         /* source: all blocks together */
     uint64_t ram_bytes_max;     /* target: how much it takes */
-    uint64_t section_bytes_max; /* target: longest section body it buffers */
+    uint64_t section_bytes_max; /* target: longest item of the stream it buffers */
     uint64_t memlock_bytes;     /* what this side may register; UINT64_MAX: no limit */
     uint64_t peer_timeout_ns, settle_timeout_ns, hold_timeout_ns, device_timeout_ns;
     uint64_t incarnation; /* target: random, one per process */

@@ -224,8 +224,12 @@ static void on_message(struct gw_target *tgt, const struct gw_message *msg)
     case GW_MSG_FAILED:
         on_failed(tgt, msg);
         break;
+    case GW_MSG_RELEASE:
+        gw_fail(&err, -EPROTO, "RELEASE of a key that was never given");
+        gw_target_fail(tgt, &err);
+        break;
     default:
-        gw_fail(&err, -EPROTO, "%s does not come from a source", gw_message_name(msg->type));
+        gw_fail(&err, -EPROTO, "%s in the middle of a session", gw_message_name(msg->type));
         gw_target_fail(tgt, &err);
         break;
     }

@@ -144,7 +144,7 @@ void gw_target_drop_items(struct gw_target *tgt)
 
 static int append(struct gw_target *tgt, struct gw_span data, struct gw_error *err)
 {
-    size_t bytes_max = tgt->params.section_bytes_max + 4096;
+    size_t bytes_max = tgt->params.section_bytes_max; /* of a whole item: the source's writer too */
     size_t bytes = tgt->item ? tgt->item->bytes : 0;
     if (data.bytes > bytes_max - bytes) {
         gw_fail_code(err, -E2BIG, GW_CODE_LIMIT, "a section is longer than x-section-max (%llu)",

@@ -59,16 +59,20 @@ enum gw_dirty_method {
     GW_DIRTY_AUTO,         /* the best of the following that works here, in this order */
     GW_DIRTY_PAGEMAP_SCAN, /* userfaultfd async write-protect + PAGEMAP_SCAN (Linux >= 6.7) */
     GW_DIRTY_UFFD_WP,      /* userfaultfd write-protect, a fault per first write */
-    GW_DIRTY_SOFT_DIRTY,   /* clear_refs: process-wide; only one tracker per process. Never
-                            * re-arms: all that was written since the start is sent each round */
+    GW_DIRTY_SOFT_DIRTY, /* clear_refs: process-wide; only one tracker per process. Clears once, before
+                            * anything is read, and never re-arms: safe, as it reports too much
+                            * and never too little, but all that was written since the start is
+                            * sent each round, and a busy guest may not converge */
 };
 
 struct gw_dirty; /* one ready-made source; serves any number of blocks of this process */
 
 /**
  * gw_dirty_open() - a source that tracks this process's memory by a kernel mechanism.
- * @method: GW_DIRTY_AUTO probes by behaviour (arm a page, store, look) and takes the best.
- * @log:    told which was chosen and why better ones were not; copied; may be NULL.
+ * @method: GW_DIRTY_AUTO probes by behaviour (arm a page, store, look; never by version) and takes
+ *          the best, soft-dirty if nothing else works and no other gw_dirty uses it.
+ * @log:    told which was chosen and why better ones were not, as a warning if it costs the guest;
+ *          copied; may be NULL.
  *
  * Takes some descriptors and, for GW_DIRTY_UFFD_WP, a thread; the guest pays from start on.
  *

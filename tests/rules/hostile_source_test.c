@@ -230,6 +230,61 @@ GW_TEST(hostile_source, more_items_than_a_stream_can_have_are_refused)
     free(hostile);
 }
 
+/* One byte more than x-section-max, counted as the source's writer counts: head and footer included. */
+static void *long_item(void *arg)
+{
+    struct hostile *hostile = arg;
+    static const uint8_t body[4097 - 18 - 5];
+    raw_source_open(&hostile->raw, gw_target_uri(hostile->pair.tgt), 4 * MIB, 1, PEER_TIMEOUT_NS);
+    raw_device(&hostile->raw, "pair", body, sizeof(body));
+    linger(hostile);
+    return NULL;
+}
+
+GW_TEST(hostile_source, item_longer_than_section_max_is_refused)
+{
+    struct hostile *hostile = calloc(1, sizeof(*hostile));
+    struct gw_params *params = gw_params_new();
+    GW_EXPECT_EQ(gw_params_set(params, "x-section-max", "4096", NULL), 0);
+    hostile->pair.target_params = params;
+    hostile_open(hostile, 1);
+    hostile_start(hostile, long_item);
+    GW_EXPECT(pair_until(&hostile->pair, target_over, SECONDS));
+    GW_EXPECT_EQ(hostile->pair.target_rc, -E2BIG);
+    GW_EXPECT_EQ(hostile->pair.target_err.code, GW_CODE_LIMIT);
+    expect_next_guest_arrives(hostile);
+    hostile_close(hostile);
+    gw_params_free(params);
+    free(hostile);
+}
+
+/* ---- keys ------------------------------------------------------------------------------------- */
+
+static void *release_of_no_key(void *arg)
+{
+    struct hostile *hostile = arg;
+    uint8_t buf[64];
+    struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
+    struct gw_range_msg range = {.block = 0, .first = 0, .count = 2 * MIB};
+    raw_source_open(&hostile->raw, gw_target_uri(hostile->pair.tgt), 4 * MIB, 1, PEER_TIMEOUT_NS);
+    GW_EXPECT_EQ(gw_list_add_range(&list, GW_MSG_RELEASE, &range), 0);
+    struct gw_message msg = {.type = GW_MSG_RELEASE};
+    msg.u.list.data = buf;
+    msg.u.list.bytes = list.used;
+    raw_say(hostile->raw.channel, &msg);
+    linger(hostile);
+    return NULL;
+}
+
+GW_TEST(hostile_source, release_of_a_key_that_was_never_given_is_refused)
+{
+    struct hostile *hostile = calloc(1, sizeof(*hostile));
+    hostile_open(hostile, 1);
+    hostile_start(hostile, release_of_no_key);
+    expect_refused(hostile, "RELEASE of a key that was never given");
+    free(hostile);
+}
+
 /* ---- PREPARE ---------------------------------------------------------------------------------- */
 
 static void *prepare_of_another_fence(void *arg)
