@@ -1,20 +1,84 @@
 // SPDX-License-Identifier: MIT
 /* A channel on a real stream: frames as they come off a socket, messages both ways, credits, held
- * bytes, time that passes, a peer that does not read, and the end. A second channel's worth of
- * arithmetic is kept here: no message is handed out beyond what was granted, what waits to leave
- * stays bounded, a failure says why and stays, and everything is freed. */
+ * bytes, time that passes, a peer that does not read, and the end. The books are kept here a second
+ * time, from the bytes of both directions: nothing is said or handed out beyond what was granted; a
+ * failure says why and stays, and everything is freed. */
 #include "control/channel.h"
 #include "control/codec.h"
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "tests/fuzz/wire.h"
 
+/* One direction of the wire as its bytes say: what credit was granted there, what it cost. */
+struct ledger {
+    uint8_t bytes[GW_FRAME_HEAD_BYTES + 4200];
+    size_t used, wanted; /* of the frame being read */
+    bool is_broken;      /* no frame begins where one must: nothing behind it counts */
+    uint64_t granted, spent;
+};
+
 struct rig {
     struct fuzz_wire wire;
     struct gw_channel *channel;
-    uint64_t now_ns, received, held;
+    uint64_t now_ns;
+    uint64_t received; /* credited bytes that it handed out */
+    uint64_t held;
+    bool holds; /* what is received from now on */
+    struct ledger in, out;
     int rc;
 };
+
+static void ledger_frame(struct ledger *ledger)
+{
+    const uint8_t *message = ledger->bytes + GW_FRAME_HEAD_BYTES;
+    size_t bytes = ledger->wanted - GW_FRAME_HEAD_BYTES;
+    if (ledger->bytes[2] != GW_FRAME_MESSAGE || bytes < GW_MESSAGE_HEADER_BYTES)
+        return;
+    enum gw_message_type type = (enum gw_message_type)gw_be16_load(message);
+    if (type == GW_MSG_CREDIT && bytes == GW_MESSAGE_HEADER_BYTES + 8) {
+        uint64_t granted = gw_be64_load(message + GW_MESSAGE_HEADER_BYTES);
+        ledger->granted = granted > ledger->granted ? granted : ledger->granted;
+    } else if (gw_message_is_credited(type)) {
+        ledger->spent += bytes;
+    }
+}
+
+static void ledger_read(struct ledger *ledger, const uint8_t *data, size_t count)
+{
+    for (size_t i = 0; i < count && !ledger->is_broken; i++) {
+        struct gw_frame_head head;
+        const char *why;
+        ledger->bytes[ledger->used++] = data[i];
+        if (ledger->used == GW_FRAME_HEAD_BYTES) {
+            if (gw_frame_head_decode(ledger->bytes, 4096, &head, &why) < 0 || head.table_bytes)
+                ledger->is_broken = true;
+            ledger->wanted = GW_FRAME_HEAD_BYTES + head.payload_bytes;
+        }
+        if (ledger->used >= GW_FRAME_HEAD_BYTES && ledger->used == ledger->wanted) {
+            ledger_frame(ledger);
+            ledger->used = 0;
+        }
+    }
+}
+
+/* Says it to the channel, and keeps the books. */
+static void say(struct rig *rig, const void *data, size_t bytes)
+{
+    ledger_read(&rig->in, data, bytes);
+    fuzz_wire_write(&rig->wire, data, bytes);
+}
+
+static void drain_peer(struct rig *rig)
+{
+    uint8_t bytes[4096];
+    ssize_t n;
+    while (rig->wire.fd >= 0 && (n = recv(rig->wire.fd, bytes, sizeof(bytes), 0)) > 0)
+        ledger_read(&rig->out, bytes, (size_t)n);
+    /* What it said is covered by what it was granted: at first, and by the CREDITs it may have read. */
+    uint64_t granted =
+        rig->in.granted > GW_CHANNEL_GRANT_FIRST ? rig->in.granted : GW_CHANNEL_GRANT_FIRST;
+    FUZZ_MUST(rig->in.is_broken || rig->out.spent <= granted);
+}
 
 static void failed(struct rig *rig, int rc, const struct gw_error *err)
 {
@@ -39,8 +103,21 @@ static void receive(struct rig *rig, unsigned times)
         struct gw_span tail;
         ssize_t bytes = gw_message_encode_head(&msg, head, &tail);
         FUZZ_MUST(bytes > 0);
-        rig->received++;
+        rig->received += (uint64_t)bytes + tail.bytes;
+        if (rig->holds) {
+            gw_channel_hold(rig->channel, tail.bytes);
+            rig->held += tail.bytes;
+        }
     }
+}
+
+/* What it handed out is covered by what it granted, all of which the peer has read by now. */
+static void expect_in_credit(struct rig *rig)
+{
+    drain_peer(rig);
+    uint64_t granted =
+        rig->out.granted > GW_CHANNEL_GRANT_FIRST ? rig->out.granted : GW_CHANNEL_GRANT_FIRST;
+    FUZZ_MUST(rig->wire.fd < 0 || rig->out.is_broken || rig->received <= granted);
 }
 
 /* A frame around a body that the input brings, or one of a type with a body of zeros. */
@@ -67,7 +144,7 @@ static void frame(struct rig *rig, struct fuzz_input *in, uint8_t what)
     }
     struct gw_frame_head head = {.kind = GW_FRAME_MESSAGE, .payload_bytes = (uint32_t)length};
     gw_frame_head_encode(&head, bytes);
-    fuzz_wire_write(&rig->wire, bytes, GW_FRAME_HEAD_BYTES + length);
+    say(rig, bytes, GW_FRAME_HEAD_BYTES + length);
 }
 
 static void send_one(struct rig *rig, struct fuzz_input *in)
@@ -85,13 +162,6 @@ static void send_one(struct rig *rig, struct fuzz_input *in)
         FUZZ_MUST(rig->rc < 0 || rc <= 0);
 }
 
-static void drain_peer(struct rig *rig)
-{
-    uint8_t waste[4096];
-    while (rig->wire.fd >= 0 && recv(rig->wire.fd, waste, sizeof(waste), 0) > 0) {
-    }
-}
-
 static void act(struct rig *rig, struct fuzz_input *in)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -105,7 +175,7 @@ static void act(struct rig *rig, struct fuzz_input *in)
         break;
     case 2:
         piece = fuzz_piece(in, 1 + what / 8);
-        fuzz_wire_write(&rig->wire, piece.at, piece.left);
+        say(rig, piece.at, piece.left);
         break;
     case 3:
         receive(rig, 1 + what / 8);
@@ -127,7 +197,11 @@ static void act(struct rig *rig, struct fuzz_input *in)
         if (what >= 0xf8 && rig->wire.fd >= 0) {
             close(rig->wire.fd);
             rig->wire.fd = -1;
+        } else if (rig->holds) {
+            gw_channel_release(rig->channel, rig->held);
+            rig->held = 0;
         }
+        rig->holds = !rig->holds;
         break;
     }
 }
@@ -157,6 +231,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     while (in.left > 0)
         act(&rig, &in);
     receive(&rig, 1000);
+    expect_in_credit(&rig);
     gw_channel_free(rig.channel);
     fuzz_wire_close(&rig.wire);
     gw_stream_domain_close(rig.wire.dom);
