@@ -32,18 +32,16 @@ BUGS = {
          "GW_SOURCE(ASKING,    SAID_UNKNOWN,    RETAKING,  CALL_RETAKE)"),
     ],
     "not_committed_is_answered_without_voiding": [
-        ("core/handover.def", "GW_TARGET(PREPARED,    ASKED,           VOIDED,      SET_VOID | SAY_OUTCOME)",
-         "GW_TARGET(PREPARED,    ASKED,           PREPARED,    SAY_OUTCOME)"),
-        ("core/handover.def", "GW_TARGET(HOLDING,     ASKED,           VOIDED,      SET_VOID | SAY_OUTCOME)",
-         "GW_TARGET(HOLDING,     ASKED,           PREPARED,    SAY_OUTCOME)"),
-        ("core/target_settle.c", "    gw_assert(outcome != GW_OUTCOME_NONE);\n",
-         "    if (outcome == GW_OUTCOME_NONE)\n        outcome = GW_OUTCOME_VOID;\n"),
-        # and the COMMIT that sits in the old connection is read all the same
-        ("core/target_settle.c", "    gw_target_close_link(tgt);\n    tgt->attempt =",
-         "    struct gw_message old;\n"
-         "    while (tgt->channel && gw_channel_recv(tgt->channel, &old, NULL) > 0)\n"
-         "        gw_target_on_handover(tgt, &old);\n"
-         "    gw_target_close_link(tgt);\n    tgt->attempt ="),
+        ("core/target_settle.c", "    if (msg->u.ask.attempt <= tgt->attempt)\n        return false;\n",
+         "    if (msg->u.ask.attempt <= tgt->attempt)\n        return false;\n"
+         "    if (outcome_of(tgt) == GW_OUTCOME_NONE && tgt->hs == GW_HT_PREPARED) {\n"
+         "        struct gw_message no = {.type = GW_MSG_OUTCOME};\n"
+         "        no.u.outcome.token = tgt->token;\n"
+         "        no.u.outcome.outcome = GW_OUTCOME_VOID;\n"
+         "        no.u.outcome.error.struct_bytes = sizeof(no.u.outcome.error);\n"
+         "        gw_channel_send(candidate->channel, &no);\n"
+         "        return false;\n"
+         "    }\n"),
     ],
     "a_declined_guest_resumes_without_its_disk": [
         ("core/handover.def",

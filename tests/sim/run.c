@@ -90,7 +90,7 @@ static void on_cancel(enum side side)
     if (side == SOURCE && run.src && !world.dead[SOURCE])
         run.cancelled[SOURCE] |= gw_source_cancel(run.src) == 0;
     if (side == TARGET && run.tgt && !world.dead[TARGET])
-        run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0;
+        run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0 && !machine.ever_owned;
 }
 
 static void every_step(void)

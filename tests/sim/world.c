@@ -118,16 +118,18 @@ static bool is_link_fault(enum fault_kind kind)
 
 static void suffer(struct fault *fault, struct gw_loop_fate *fate)
 {
-    static const enum gw_loop_cut cuts[] = {
-        [FAULT_RESET] = GW_LOOP_RESET, [FAULT_DEAD] = GW_LOOP_DEAD, [FAULT_GONE] = GW_LOOP_GONE};
+    static const enum gw_loop_cut cuts[] = {[FAULT_RESET] = GW_LOOP_RESET,
+                                            [FAULT_DEAD] = GW_LOOP_DEAD,
+                                            [FAULT_GONE] = GW_LOOP_GONE,
+                                            [FAULT_LATE] = GW_LOOP_AFTER};
     fault->done = true;
-    if (fault->kind == FAULT_HOLD) {
+    if (fault->kind == FAULT_HOLD || fault->kind == FAULT_LATE)
         fate->delay_ns += fault->ns;
+    if (fault->kind == FAULT_HOLD)
         return;
-    }
     fate->cut = cuts[fault->kind];
     fate->cut_bytes = fault->cut_bytes;
-    fate->told_ns = fault->ns;
+    fate->told_ns = fault->kind == FAULT_LATE ? fault->ns / 8 : fault->ns;
 }
 
 static bool is_due(const struct fault *fault, unsigned message, unsigned nth)

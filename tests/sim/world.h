@@ -19,6 +19,7 @@ enum fault_kind {
     FAULT_RESET, /* of the link that carries the trigger */
     FAULT_DEAD,
     FAULT_GONE,
+    FAULT_LATE, /* what triggers arrives late, the last thing on its link, which is replaced meanwhile */
     FAULT_HOLD,     /* what triggers arrives late */
     FAULT_NET_DOWN, /* every link, and connecting, for a while; nobody is told */
     FAULT_CRASH,    /* of @side: its process; peers are told */

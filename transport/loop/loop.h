@@ -12,6 +12,7 @@ enum gw_loop_cut {
     GW_LOOP_WHOLE,
     GW_LOOP_RESET, /* lost from here on, this direction and the other; both ends will learn of it */
     GW_LOOP_DEAD,  /* lost from here on, this direction; nobody learns of it (half-open) */
+    GW_LOOP_AFTER, /* RESET, but this still arrives: perhaps when the link has long been replaced */
     GW_LOOP_GONE,  /* lost from here on, both directions; nobody learns of it */
 };
 

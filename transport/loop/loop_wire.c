@@ -169,7 +169,8 @@ static void cut_flow(struct flow *f, uint64_t end_ns)
 
 static void cut_link(struct link *link, unsigned direction, enum gw_loop_cut cut, uint64_t told_ns)
 {
-    uint64_t end_ns = cut == GW_LOOP_RESET ? world_ns() + told_ns : GW_NEVER_NS;
+    uint64_t end_ns =
+        cut == GW_LOOP_RESET || cut == GW_LOOP_AFTER ? world_ns() + told_ns : GW_NEVER_NS;
     if (cut == GW_LOOP_WHOLE)
         return;
     cut_flow(&link->flow[direction], end_ns);
@@ -354,7 +355,7 @@ static void append(struct loop_ep *e, struct item *item, const struct gw_loop_se
     item->deliver_ns = gw_max_u64(item->deliver_ns, item->read_ns);
     if (f->cut) { /* into the void: it fills the wire and stays there */
         item->deliver_ns = GW_NEVER_NS;
-    } else if (fate.cut != GW_LOOP_WHOLE) {
+    } else if (fate.cut != GW_LOOP_WHOLE && fate.cut != GW_LOOP_AFTER) {
         bool partly = item->is_put && fate.cut_bytes > 0 && fate.cut_bytes < item->bytes;
         item->lost = partly ? item->bytes - fate.cut_bytes : 0;
         item->deliver_ns = partly ? item->deliver_ns : GW_NEVER_NS;
@@ -363,6 +364,7 @@ static void append(struct loop_ep *e, struct item *item, const struct gw_loop_se
         cut_link(e->link, e->side, fate.cut, fate.told_ns);
     } else {
         f->newest_ns = item->deliver_ns;
+        cut_link(e->link, e->side, fate.cut, fate.told_ns);
     }
     f->queue_bytes += item->bytes;
     item->next = NULL;
