@@ -100,13 +100,7 @@ static void probe_unix(struct doctor *doctor)
 
 static bool is_built(const char *scheme)
 {
-    const char *name;
-
-    for (unsigned i = 0; (name = gw_wire_scheme(i)) != NULL; i++) {
-        if (strcmp(name, scheme) == 0)
-            return true;
-    }
-    return false;
+    return gw_wire_name(scheme) != NULL;
 }
 
 static void probe_absent(struct doctor *doctor, const char *scheme, const char *topic)
