@@ -10,6 +10,7 @@
 #include "transport/filter/tap.h"
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
+#include "core/base/clock.h"
 #include "transport/filter/filter.h"
 
 #include <stdio.h>
@@ -204,7 +205,7 @@ static void record_placed(struct tap *tap, uint32_t region, uint64_t offset, uin
     struct iovec iov[2] = {{.iov_base = tap->table, .iov_len = GW_TAP_ENTRY_BYTES}};
     entry_store(tap->table, region, bytes, offset);
     if (!tap->has_bytes) {
-        gw_tap_file_add(&tap->file, GW_TAP_PUTS, GW_TAP_IN, 1, iov, 1);
+        gw_tap_file_add(&tap->file, gw_clock_ns(), GW_TAP_PUTS, GW_TAP_IN, 1, iov, 1);
         return;
     }
     pthread_rwlock_rdlock(&tap->dom->regions_lock);
@@ -213,7 +214,7 @@ static void record_placed(struct tap *tap, uint32_t region, uint64_t offset, uin
         m = m->next;
     if (m && gw_range_is_inside(offset, bytes, m->desc.bytes)) {
         iov[1] = (struct iovec){.iov_base = (uint8_t *)m->desc.addr + offset, .iov_len = bytes};
-        gw_tap_file_add(&tap->file, GW_TAP_PUTS, GW_TAP_IN, 1, iov, 2);
+        gw_tap_file_add(&tap->file, gw_clock_ns(), GW_TAP_PUTS, GW_TAP_IN, 1, iov, 2);
     }
     pthread_rwlock_unlock(&tap->dom->regions_lock);
 }
@@ -281,7 +282,7 @@ static void tap_close(struct gw_endpoint *ep)
                            {.iov_base = err.message, .iov_len = strlen(err.message)}};
     /* The wire below first: it may place a last put. */
     gw_ep_close(tap->base.inner);
-    gw_tap_file_add(&tap->file, GW_TAP_END, GW_TAP_OUT, 0, iov, 2);
+    gw_tap_file_add(&tap->file, gw_clock_ns(), GW_TAP_END, GW_TAP_OUT, 0, iov, 2);
     gw_tap_file_close(&tap->file);
     gw_free(tap);
 }
@@ -290,12 +291,12 @@ static void tap_revoke(struct gw_endpoint *ep)
 {
     struct tap *tap = tap_of(ep);
     gw_ep_revoke(tap->base.inner);
-    gw_tap_file_add(&tap->file, GW_TAP_REVOKE, GW_TAP_OUT, 0, NULL, 0);
+    gw_tap_file_add(&tap->file, gw_clock_ns(), GW_TAP_REVOKE, GW_TAP_OUT, 0, NULL, 0);
 }
 
 /* ---- traffic ---- */
 
-static void record_puts(struct tap *tap, const struct gw_put *puts, unsigned count)
+static void record_puts(struct tap *tap, uint64_t at_ns, const struct gw_put *puts, unsigned count)
 {
     unsigned n = 1;
     for (unsigned i = 0; i < count; i++) {
@@ -308,7 +309,7 @@ static void record_puts(struct tap *tap, const struct gw_put *puts, unsigned cou
     }
     tap->iov[0] =
         (struct iovec){.iov_base = tap->table, .iov_len = (size_t)count * GW_TAP_ENTRY_BYTES};
-    gw_tap_file_add(&tap->file, GW_TAP_PUTS, GW_TAP_OUT, count, tap->iov, n);
+    gw_tap_file_add(&tap->file, at_ns, GW_TAP_PUTS, GW_TAP_OUT, count, tap->iov, n);
 }
 
 static int tap_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count)
@@ -321,9 +322,10 @@ static int tap_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned c
         tap->puts[i].mr = puts[i].mr ? ((struct tap_mr *)puts[i].mr)->inner : NULL;
         tap->puts[i].rmr = ((struct tap_rmr *)puts[i].rmr)->inner;
     }
+    uint64_t at_ns = gw_clock_ns();
     int n = gw_put(tap->base.inner, tap->puts, count);
     if (n > 0)
-        record_puts(tap, puts, (unsigned)n);
+        record_puts(tap, at_ns, puts, (unsigned)n);
     return n;
 }
 
@@ -343,9 +345,10 @@ static int tap_poll(struct gw_endpoint *ep, struct gw_completion *done, unsigned
 static int tap_send(struct gw_endpoint *ep, const struct iovec *iov, int iov_count)
 {
     struct tap *tap = tap_of(ep);
+    uint64_t at_ns = gw_clock_ns();
     int rc = gw_send(tap->base.inner, iov, iov_count);
     if (rc == 0)
-        gw_tap_file_add(&tap->file, GW_TAP_MESSAGE, GW_TAP_OUT, 0, iov, (unsigned)iov_count);
+        gw_tap_file_add(&tap->file, at_ns, GW_TAP_MESSAGE, GW_TAP_OUT, 0, iov, (unsigned)iov_count);
     return rc;
 }
 
@@ -355,7 +358,7 @@ static ssize_t tap_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
     ssize_t n = gw_recv(tap->base.inner, buf, bytes);
     if (n >= 0) {
         struct iovec iov = {.iov_base = buf, .iov_len = (size_t)n};
-        gw_tap_file_add(&tap->file, GW_TAP_MESSAGE, GW_TAP_IN, 0, &iov, 1);
+        gw_tap_file_add(&tap->file, gw_clock_ns(), GW_TAP_MESSAGE, GW_TAP_IN, 0, &iov, 1);
     }
     return n;
 }

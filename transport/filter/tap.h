@@ -59,9 +59,11 @@ struct gw_tap_file {
 /* Makes the folder @dir if it is not there (its parent must be), and in it a file that was not there. */
 int gw_tap_file_create(struct gw_tap_file *file, const char *dir, const struct gw_tap_head *head,
                        const struct gw_log *log, struct gw_error *err);
-/* One record. @iov: its body. */
-void gw_tap_file_add(struct gw_tap_file *file, enum gw_tap_kind kind, enum gw_tap_way way,
-                     unsigned entries, const struct iovec *iov, unsigned iov_count);
+/* One record. @at_ns: what went out has the time before it was given to the wire, what came in the time
+ * after, so that over all files of a session nothing stands before its cause. @iov: its body. */
+void gw_tap_file_add(struct gw_tap_file *file, uint64_t at_ns, enum gw_tap_kind kind,
+                     enum gw_tap_way way, unsigned entries, const struct iovec *iov,
+                     unsigned iov_count);
 void gw_tap_file_flush(struct gw_tap_file *file);
 void gw_tap_file_close(struct gw_tap_file *file);
 void gw_tap_file_discard(struct gw_tap_file *file); /* as if it had never been made */

@@ -136,15 +136,16 @@ static void keep(struct gw_tap_file *file, const void *data, size_t bytes)
     file->used += bytes;
 }
 
-void gw_tap_file_add(struct gw_tap_file *file, enum gw_tap_kind kind, enum gw_tap_way way,
-                     unsigned entries, const struct iovec *iov, unsigned iov_count)
+void gw_tap_file_add(struct gw_tap_file *file, uint64_t at_ns, enum gw_tap_kind kind,
+                     enum gw_tap_way way, unsigned entries, const struct iovec *iov,
+                     unsigned iov_count)
 {
     uint8_t head[GW_TAP_RECORD_BYTES] = {(uint8_t)kind, (uint8_t)way};
     uint64_t body = 0;
     for (unsigned i = 0; i < iov_count; i++)
         body += iov[i].iov_len;
     gw_be16_store(head + 2, (uint16_t)entries);
-    gw_be64_store(head + 8, gw_clock_ns() - file->start_ns);
+    gw_be64_store(head + 8, at_ns - file->start_ns);
     gw_be64_store(head + 16, body);
     if (file->used + sizeof(head) > sizeof(file->buf))
         gw_tap_file_flush(file);
