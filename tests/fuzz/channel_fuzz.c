@@ -114,6 +114,8 @@ static void receive(struct rig *rig, unsigned times)
 /* What it handed out is covered by what it granted, all of which the peer has read by now. */
 static void expect_in_credit(struct rig *rig)
 {
+    if (rig->rc < 0 || !gw_channel_is_flushed(rig->channel))
+        return; /* a CREDIT may wait, or is lost with the connection */
     drain_peer(rig);
     uint64_t granted =
         rig->out.granted > GW_CHANNEL_GRANT_FIRST ? rig->out.granted : GW_CHANNEL_GRANT_FIRST;
