@@ -22,6 +22,7 @@ static struct {
     struct gw_source *src;
     struct gw_target *tgt, *old_tgt; /* old: its process is dead */
     struct gw_params *params[2];
+    unsigned stuck_count;
     bool cancelled[2]; /* a cancel was promised */
     bool claims;       /* the embedder of the target resolves what is held */
 } run;
@@ -270,6 +271,8 @@ static void resume_stuck(void)
 {
     struct gw_error err = GW_ERROR_INIT;
     machine.stuck = false;
+    if (++run.stuck_count > 20)
+        violated("the source's guest can never be taken back");
     enum side before = world_enter(SOURCE);
     int rc = gw_source_resolve(run.src, GW_RESOLVE_RESUME, &err);
     say("resolve after retake: %d %s", rc, err.message);
