@@ -64,7 +64,7 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
 
 static void set_hint(struct gw_error *err, const char *const *hints)
 {
-    if (err->hint[0] == '\0' && (unsigned)err->code < GW_CODE_COUNT_ && hints[err->code])
+    if (err && err->hint[0] == '\0' && (unsigned)err->code < GW_CODE_COUNT_ && hints[err->code])
         gw_error_hint(err, "%s", hints[err->code]);
 }
 

@@ -171,8 +171,11 @@ static int parse_word(const char *text, const char *const *words, unsigned count
 static int parse_bool(const char *text, uint64_t *value, struct gw_error *err)
 {
     static const char *const words[] = {"off", "on", "false", "true", "no", "yes", "0", "1"};
-    if (parse_word(text, words, 8, value) < 0)
-        return gw_fail(err, -EINVAL, "'%s' is neither on nor off", text);
+    if (parse_word(text, words, 8, value) < 0) {
+        gw_fail(err, -EINVAL, "'%s' is neither on nor off", text);
+        gw_error_hint(err, "write on or off");
+        return -EINVAL;
+    }
     *value &= 1;
     return 0;
 }
@@ -232,7 +235,7 @@ static unsigned distance(const char *a, const char *b)
         unsigned diagonal = row[0];
         row[0] = (unsigned)i;
         for (size_t j = 1; j <= n; j++) {
-            unsigned best = diagonal + (a[i - 1] != b[j - 1]);
+            unsigned best = diagonal + ((a[i - 1] | 0x20) != (b[j - 1] | 0x20)); /* any case */
             diagonal = row[j];
             best = best < row[j] + 1 ? best : row[j] + 1;
             best = best < row[j - 1] + 1 ? best : row[j - 1] + 1;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
+#define HELLO_LOSSES_MAX 5
 /* Messages taken in one step, and the time spent on them: a peer that says more, or what is long to look
  * through, must not keep us from beating and from cancel. */
 #define MESSAGES_MAX 64u
@@ -191,6 +192,13 @@ static void link_lost(struct gw_source *src, const struct gw_error *err)
     if (gw_source_is_committed(src)) {
         gw_log_warn(&src->log, "handover", "link lost after COMMIT: %s", err->message);
         gw_source_event(src, GW_HSE_LINK_LOST);
+        return;
+    }
+    if (src->step == GW_SRC_HELLO && err->rc == -ECONNRESET &&
+        src->hello_losses++ < HELLO_LOSSES_MAX) {
+        /* A target that strangers crowd makes room like this; nothing has begun. */
+        gw_log_debug(&src->log, "source", "%s before HELLO was answered: again", err->message);
+        gw_source_connect_again(src);
         return;
     }
     gw_source_fail(src, err);

@@ -135,6 +135,7 @@ struct gw_source {
     struct gw_source_job connect;
     struct gw_uri connect_uri;
     struct gw_endpoint *connected; /* result of the connect job */
+    unsigned hello_losses;         /* connections that ended before HELLO was answered */
     uint64_t connect_again_ns, connect_until_ns, hello_until_ns, offer_until_ns;
     struct gw_source_job work; /* track, digest, cleanup */
     struct gw_source_job sync[255];
@@ -209,6 +210,7 @@ void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uin
 
 /* source_setup.c */
 void gw_source_connect(struct gw_source *src);
+void gw_source_connect_again(struct gw_source *src); /* from the beginning, after a moment */
 void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *msg);
 void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg);
 void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg);

@@ -139,6 +139,12 @@ static void page_connected(struct gw_source *src)
         start_track(src);
 }
 
+void gw_source_connect_again(struct gw_source *src)
+{
+    src->step = GW_SRC_CONNECT;
+    src->connect_again_ns = gw_clock_ns() + RETRY_NS;
+}
+
 static void connect_done(struct gw_mail *mail, void *engine)
 {
     struct gw_source *src = engine;

@@ -156,6 +156,7 @@ void gw_target_fail(struct gw_target *tgt, const struct gw_error *err)
     gw_error_place(&tgt->err, "%s", tgt->uri_text);
     gw_log_debug(&tgt->log, "target", "%s", tgt->err.message);
     if (!tgt->in_session) {
+        gw_error_hint(&tgt->err, "no source had come; listen again when one is to");
         tgt->end_status = err->rc == -ECANCELED ? GW_STATUS_CANCELLED : GW_STATUS_FAILED;
         gw_target_finish(tgt);
         return;

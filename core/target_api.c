@@ -4,6 +4,7 @@
 #include "core/target.h"
 
 #include "core/base/alloc.h"
+#include "core/hint.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -172,6 +173,7 @@ int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *er
         return rc;
     rc = open_guest(tgt, err);
     if (rc < 0) {
+        gw_hint_target(err);
         close_guest(tgt);
         return rc;
     }

@@ -164,6 +164,7 @@ static int append(struct gw_target *tgt, struct gw_span data, struct gw_error *e
         tgt->item = item;
         tgt->item_room = room;
     }
+    gw_assert(tgt->item);
     if (data.bytes)
         memcpy(tgt->item->data + bytes, data.data, data.bytes);
     tgt->item->bytes = wanted;

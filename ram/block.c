@@ -13,12 +13,14 @@
 #include "core/base/alloc.h"
 #include "core/base/bitmap.h"
 #include "core/base/bytes.h"
+#include "core/base/hash.h"
 #include "ram/holes.h"
 #include "ram/ram_impl.h"
 
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define NAME_SLOTS_MIN 64u
 #define BLOCK_ROOM_MIN 16u
@@ -34,6 +36,8 @@ struct gw_ram *gw_ram_new(void)
         return NULL;
     }
     ram->name_slots = NAME_SLOTS_MIN;
+    /* At a target the peer chooses the names, and must not choose which collide. No entropy: no harm. */
+    (void)!getrandom(&ram->name_seed, sizeof(ram->name_seed), GRND_NONBLOCK);
     return ram;
 }
 
@@ -59,19 +63,10 @@ void gw_ram_free(struct gw_ram *ram)
     gw_free(ram);
 }
 
-/* FNV-1a: names are short and chosen by the embedder, not by a peer who could make them collide. */
-static uint32_t name_hash(const char *name)
-{
-    uint32_t hash = 2166136261u;
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * 16777619u;
-    return hash;
-}
-
 /* The slot that holds @name, or the empty one where it belongs. */
 static uint32_t name_slot(struct gw_ram *ram, const char *name)
 {
-    uint32_t slot = name_hash(name) & (ram->name_slots - 1);
+    uint32_t slot = (uint32_t)gw_hash_text(name, ram->name_seed) & (ram->name_slots - 1);
     for (; ram->names[slot]; slot = (slot + 1) & (ram->name_slots - 1)) {
         ram->name_compares++;
         if (strcmp(ram->blocks[ram->names[slot] - 1]->desc.name, name) == 0)

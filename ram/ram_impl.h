@@ -17,6 +17,7 @@ struct gw_ram {
     unsigned block_count;
     unsigned block_room;
     uint32_t *names; /* open addressing by name: id + 1, 0 is empty; at most half full */
+    uint64_t name_seed;
     uint32_t name_slots;
     uint64_t bytes;
     uint64_t populated_pages;

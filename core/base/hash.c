@@ -43,3 +43,8 @@ void gw_hash_free(struct gw_hash *hash)
     XXH3_freeState(hash->state);
     gw_free(hash);
 }
+
+uint64_t gw_hash_text(const char *text, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(text, strlen(text), seed);
+}
