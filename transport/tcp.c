@@ -62,8 +62,9 @@ static int look_up(const struct gw_uri *uri, int flags, struct addrinfo **list,
     if (rc == 0)
         return 0;
     const char *why = rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc);
-    rc = gw_fail_code(err, rc == EAI_MEMORY ? -ENOMEM : -EHOSTUNREACH, GW_CODE_CONNECT,
-                      "%s: host '%s': %s", uri->text, uri->host, why);
+    rc = gw_fail_code(err, rc == EAI_MEMORY ? -ENOMEM : -EHOSTUNREACH,
+                      flags & AI_PASSIVE ? GW_CODE_LISTEN : GW_CODE_CONNECT, "%s: host '%s': %s",
+                      uri->text, uri->host, why);
     gw_error_hint(err, "check the name, or write the address itself");
     return rc;
 }
