@@ -461,7 +461,10 @@ static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns
     gw_assert(max >= 3 + 16 + 3 * GW_CANDIDATES_MAX);
     int count = tgt->control ? gw_ep_arm(tgt->control, fds, 3, wake_ns) : 0;
     armed->control = (unsigned)count;
-    armed->listening = is_listening(tgt);
+    uint64_t room_ns = gw_target_room_ns(tgt);
+    armed->listening = is_listening(tgt) && room_ns <= gw_clock_ns();
+    if (is_listening(tgt) && !armed->listening)
+        *wake_ns = gw_min_u64(*wake_ns, room_ns);
     if (armed->listening)
         count += gw_listener_arm(tgt->listener, &fds[count], 16, wake_ns);
     armed->listener = (unsigned)count;

@@ -202,6 +202,7 @@ extern const struct gw_engine_ops gw_target_engine;
 
 /* target_setup.c */
 void gw_target_accept(struct gw_target *tgt, uint64_t now_ns);
+uint64_t gw_target_room_ns(const struct gw_target *tgt); /* when it may accept; 0: now */
 uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_drop_candidates(struct gw_target *tgt);
 uint64_t gw_target_setup_step(struct gw_target *tgt, uint64_t now_ns);

@@ -35,16 +35,21 @@ static void remove_candidate(struct gw_target *tgt, unsigned i)
             (tgt->candidate_count - i) * sizeof(tgt->candidates[0]));
 }
 
-static bool candidate_fits(struct gw_target *tgt)
+uint64_t gw_target_room_ns(const struct gw_target *tgt)
 {
     if (tgt->candidate_count < GW_CANDIDATES_MAX)
-        return true;
+        return 0;
+    return tgt->candidates[0].deadline_ns - FIRST_MESSAGE_NS + CANDIDATE_GRACE_NS;
+}
+
+/* The oldest gives way to one that is here; it has had its moment. */
+static void make_room(struct gw_target *tgt)
+{
+    if (tgt->candidate_count < GW_CANDIDATES_MAX)
+        return;
     struct gw_candidate oldest = tgt->candidates[0];
-    if (gw_clock_ns() + FIRST_MESSAGE_NS < oldest.deadline_ns + CANDIDATE_GRACE_NS)
-        return false;
     remove_candidate(tgt, 0);
     close_candidate(&oldest);
-    return true;
 }
 
 static enum gw_admission admit(void *ctx, const struct gw_preface *preface, struct gw_domain **dom,
@@ -54,8 +59,9 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     *dom = tgt->dom;
     config->peer_timeout_ns = PEER_TIMEOUT_NS_MAX;
     config->log = &tgt->log;
+    config->heard_first = preface->index == 0; /* who says nothing is no candidate */
     if (preface->index == 0)
-        return candidate_fits(tgt) ? GW_ADMIT_OK : GW_ADMIT_LATER;
+        return GW_ADMIT_OK;
     if (!tgt->in_session || memcmp(preface->session, tgt->session, sizeof(tgt->session)) != 0)
         return GW_ADMIT_UNKNOWN;
     unsigned owner = preface->index - 1u;
@@ -107,14 +113,17 @@ void gw_target_accept(struct gw_target *tgt, uint64_t now_ns)
     struct gw_endpoint *ep = NULL;
     if (!tgt->listener || tgt->hs == GW_HT_CLAIMED || tgt->hs == GW_HT_CLAIM_TAKES)
         return;
-    int rc;
-    while ((rc = gw_accept(tgt->listener, admit, tgt, &ep, &err)) > 0) {
+    int rc = 0;
+    while (now_ns >= gw_target_room_ns(tgt) &&
+           (rc = gw_accept(tgt->listener, admit, tgt, &ep, &err)) > 0) {
         struct gw_ep_attr attr;
         gw_ep_query(ep, &attr);
-        if (attr.index == 0)
-            add_candidate(tgt, ep, now_ns);
-        else
+        if (attr.index > 0) {
             add_page(tgt, ep, attr.index - 1u);
+            continue;
+        }
+        make_room(tgt);
+        add_candidate(tgt, ep, now_ns);
     }
     if (rc < 0)
         gw_target_fail(tgt, &err);

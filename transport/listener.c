@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* The accepting side of the stream wires. One epoll descriptor watches the listening sockets and every
  * connection whose preface is not complete; gw_accept() takes what is there, asks about complete
- * prefaces, and answers. A connection waits in one of two lists, by age: "arriving" until its 32 bytes
- * are here, then "arrived" until it is admitted or refused (GW_ADMIT_LATER leaves it). Their number
- * and their time are bounded, and the oldest arriving one goes first, so ten thousand silent
- * strangers cost a few thousand closes and keep nobody out. */
+ * prefaces, and answers. A connection waits in one of four lists, by age: "arriving" until its 32 bytes
+ * are here, then "arrived" until it is admitted or refused (GW_ADMIT_LATER leaves it); admitted, it
+ * becomes an endpoint, at once or (config.heard_first) when its first bytes have come: "answered", then
+ * "heard". Their number and their time are bounded, and the oldest silent one goes first, so ten
+ * thousand strangers, with prefaces or without, cost a few thousand closes and keep nobody out. */
 #include "transport/listener.h"
 
 #include "core/base/alloc.h"
@@ -31,6 +32,9 @@ struct pending {
     uint64_t deadline_ns;
     uint8_t bytes[GW_PREFACE_BYTES];
     size_t got;
+    bool answered; /* and then, what it was admitted to */
+    struct gw_domain *dom;
+    struct gw_wire_config config;
     char peer[128];
 };
 
@@ -49,7 +53,7 @@ struct gw_stream_listener {
     int epoll_fd;
     int fds[GW_LISTEN_FDS_MAX];
     unsigned fd_count;
-    struct pending_list arriving, arrived;
+    struct pending_list arriving, arrived, answered, heard;
     unsigned pending_count, pending_max;
     bool ready;
     uint64_t tried_ns;
@@ -102,7 +106,9 @@ static void drop_expired(struct gw_stream_listener *l, struct pending_list *list
     while (list->first && list->first->deadline_ns <= now) {
         struct pending *p = list->first;
         gw_log_info(l->log, "listener", "%s: dropped: %s in time", p->peer,
-                    list == &l->arriving ? "no whole preface" : "not admitted");
+                    list == &l->arriving   ? "no whole preface"
+                    : list == &l->answered ? "admitted, and not heard"
+                                           : "not admitted");
         drop(l, list, p);
     }
 }
@@ -110,7 +116,9 @@ static void drop_expired(struct gw_stream_listener *l, struct pending_list *list
 /* Room for one more; the arriving go first, because an honest preface arrives with its connection. */
 static void drop_oldest(struct gw_stream_listener *l)
 {
-    struct pending_list *list = l->arriving.first ? &l->arriving : &l->arrived;
+    struct pending_list *list = l->arriving.first   ? &l->arriving
+                                : l->answered.first ? &l->answered
+                                                    : &l->arrived;
     if (list->first)
         drop(l, list, list->first);
 }
@@ -162,49 +170,97 @@ static bool is_refused_at_sight(struct gw_stream_listener *l, struct pending *p,
     return true;
 }
 
+static int lost(struct gw_stream_listener *l, struct pending_list *list, struct pending *p,
+                const struct gw_error *why)
+{
+    gw_log_warn(l->log, "listener", "%s: lost: %s", p->peer, why->message);
+    drop(l, list, p);
+    return 0;
+}
+
 /* Hand the connection of @p over to an endpoint. Return: 1, or 0 if that failed and was told. */
-static int admitted(struct gw_stream_listener *l, struct pending *p,
-                    const struct gw_preface *preface, struct gw_domain *dom,
-                    struct gw_wire_config *config, struct gw_endpoint **ep)
+static int hand_over(struct gw_stream_listener *l, struct pending_list *list, struct pending *p,
+                     struct gw_endpoint **ep)
 {
     struct gw_error why = GW_ERROR_INIT;
-    memcpy(config->session, preface->session, GW_SESSION_BYTES);
-    config->index = preface->index;
-    config->security = preface->security;
-    gw_assert(dom != NULL);
-
-    int rc = l->wire->prepare(p->fd, config, &why);
-    if (rc == 0) {
-        answer(l, p, preface, GW_ADMIT_OK);
-        rc = gw_stream_new(l->wire->ops, p->fd, dom, config, p->peer, ep, &why);
-        p->fd = -1;
-    }
+    int rc = gw_stream_new(l->wire->ops, p->fd, p->dom, &p->config, p->peer, ep, &why);
+    p->fd = -1;
     if (rc < 0)
-        gw_log_warn(l->log, "listener", "%s: lost: %s", p->peer, why.message);
-    drop(l, &l->arrived, p);
-    return rc == 0;
+        return lost(l, list, p, &why);
+    drop(l, list, p);
+    return 1;
+}
+
+static int wait_to_hear(struct gw_stream_listener *l, struct pending *p)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = p};
+    struct gw_error why = GW_ERROR_INIT;
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, p->fd, &event) < 0) {
+        gw_fail(&why, -errno, "epoll");
+        return lost(l, &l->arrived, p, &why);
+    }
+    p->deadline_ns = gw_clock_ns() + l->preface_ns;
+    list_remove(&l->arrived, p);
+    list_add(&l->answered, p);
+    return 0;
+}
+
+static int admitted(struct gw_stream_listener *l, struct pending *p,
+                    const struct gw_preface *preface, struct gw_endpoint **ep)
+{
+    struct gw_error why = GW_ERROR_INIT;
+    memcpy(p->config.session, preface->session, GW_SESSION_BYTES);
+    p->config.index = preface->index;
+    p->config.security = preface->security;
+    gw_assert(p->dom != NULL);
+    if (l->wire->prepare(p->fd, &p->config, &why) < 0)
+        return lost(l, &l->arrived, p, &why);
+    answer(l, p, preface, GW_ADMIT_OK);
+    p->answered = true;
+    return p->config.heard_first ? wait_to_hear(l, p) : hand_over(l, &l->arrived, p, ep);
 }
 
 static int ask(struct gw_stream_listener *l, gw_admit_fn *admit, void *admit_ctx,
                struct gw_endpoint **ep)
 {
     struct pending *next;
+    while (l->heard.first) {
+        if (hand_over(l, &l->heard, l->heard.first, ep))
+            return 1;
+    }
     for (struct pending *p = l->arrived.first; p; p = next) {
         struct gw_preface preface;
-        struct gw_domain *dom = NULL;
-        struct gw_wire_config config = {.log = l->log};
         next = p->next;
+        p->dom = NULL;
+        p->config = (struct gw_wire_config){.log = l->log};
         if (is_refused_at_sight(l, p, &preface))
             continue;
-        enum gw_admission admission = admit(admit_ctx, &preface, &dom, &config);
+        enum gw_admission admission = admit(admit_ctx, &preface, &p->dom, &p->config);
         if (admission == GW_ADMIT_LATER)
             continue;
         if (admission != GW_ADMIT_OK)
             refuse(l, p, &preface, admission);
-        else if (admitted(l, p, &preface, dom, &config, ep))
+        else if (admitted(l, p, &preface, ep))
             return 1;
     }
     return 0;
+}
+
+/* Its first bytes, or its end, have come. */
+static void hear(struct gw_stream_listener *l, struct pending *p)
+{
+    uint8_t first;
+    ssize_t n = recv(p->fd, &first, sizeof(first), MSG_DONTWAIT | MSG_PEEK);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n <= 0) {
+        gw_log_info(l->log, "listener", "%s: hung up after it was admitted", p->peer);
+        drop(l, &l->answered, p);
+        return;
+    }
+    epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
+    list_remove(&l->answered, p);
+    list_add(&l->heard, p);
 }
 
 static void read_preface(struct gw_stream_listener *l, struct pending *p)
@@ -301,8 +357,13 @@ static int take_events(struct gw_stream_listener *l, uint64_t now)
         return errno == EINTR ? 0 : -errno;
     l->ready = count == EVENTS_MAX;
     for (int i = 0; i < count; i++) {
-        if (!is_listening_fd(l, &events[i]))
-            read_preface(l, events[i].data.ptr);
+        struct pending *p = events[i].data.ptr;
+        if (is_listening_fd(l, &events[i]))
+            continue;
+        if (p->answered)
+            hear(l, p);
+        else
+            read_preface(l, p);
     }
     for (int i = 0; i < count; i++) {
         if (!is_listening_fd(l, &events[i]) || l->paused_ns > now)
@@ -324,6 +385,7 @@ int gw_stream_accept(struct gw_listener *ln, gw_admit_fn *admit, void *admit_ctx
         l->paused_ns = 0;
     drop_expired(l, &l->arriving, now);
     drop_expired(l, &l->arrived, now);
+    drop_expired(l, &l->answered, now);
     if (l->ready || now - l->tried_ns >= RETRY_NS) {
         l->tried_ns = now;
         int rc = take_events(l, now);
@@ -347,6 +409,8 @@ int gw_stream_listener_arm(struct gw_listener *ln, struct pollfd *fds, unsigned 
     }
     if (l->arriving.first)
         *wake_ns = gw_min_u64(*wake_ns, l->arriving.first->deadline_ns);
+    if (l->answered.first)
+        *wake_ns = gw_min_u64(*wake_ns, l->answered.first->deadline_ns);
     if (l->arrived.first)
         *wake_ns = gw_min_u64(*wake_ns, gw_clock_ns() + LATER_NS);
     if (l->paused_ns) {
@@ -431,6 +495,10 @@ void gw_stream_listener_close(struct gw_listener *ln)
         drop(l, &l->arriving, l->arriving.first);
     while (l->arrived.first)
         drop(l, &l->arrived, l->arrived.first);
+    while (l->answered.first)
+        drop(l, &l->answered, l->answered.first);
+    while (l->heard.first)
+        drop(l, &l->heard, l->heard.first);
     for (unsigned i = 0; i < l->fd_count; i++)
         close(l->fds[i]);
     close(l->epoll_fd);

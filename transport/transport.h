@@ -98,6 +98,9 @@ struct gw_wire_config {
     uint64_t deadline_ns;       /* absolute; set-up that blocks gives up then. 0: 10 s from now */
     uint64_t peer_timeout_ns;   /* keepalive and TCP_USER_TIMEOUT; 0: 2 s */
     uint32_t message_bytes_max; /* longest message either way; 0: GW_MESSAGE_BYTES_DEFAULT */
+    bool
+        heard_first; /* set by admit: answer, but hand the endpoint over only when its peer has said
+                       * something; until then it costs a descriptor. Wires may ignore it. */
     const struct gw_place_ops *place; /* target page endpoints; may be NULL */
     void *place_ctx;
     const struct gw_log *log; /* outlives the endpoint */
