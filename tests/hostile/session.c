@@ -55,11 +55,11 @@ static void session_open(struct session *session, const struct session_config *c
     memset(session, 0, sizeof(*session));
     session->config = *config;
     session->params = gw_params_new();
-    set(session->params, "x-peer-timeout", "400");
-    set(session->params, "x-settle-timeout", "600");
-    set(session->params, "x-hold-timeout", "600");
-    set(session->params, "x-device-timeout", "1500");
-    set(session->params, "x-connect-timeout", "300");
+    set(session->params, "x-peer-timeout", "1500");
+    set(session->params, "x-settle-timeout", "2000");
+    set(session->params, "x-hold-timeout", "2000");
+    set(session->params, "x-device-timeout", "4000");
+    set(session->params, "x-connect-timeout", "1000");
     set(session->params, "digest", config->digest ? "on" : "off");
     if (config->channels)
         set(session->params, "multifd-channels", config->channels);
