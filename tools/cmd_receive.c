@@ -68,14 +68,22 @@ static int on_block(void *ctx, const struct gw_block_offer *offer, struct gw_blo
     return 0;
 }
 
+/* What can fail of a start fails here, where the source can still be told to go on with the guest. */
+static int on_acquire(void *ctx, struct gw_error *err)
+{
+    struct receiver *receiver = ctx;
+
+    return gw_guest_start_paused(receiver->guest, err);
+}
+
 static int on_run(void *ctx, struct gw_error *err)
 {
     struct receiver *receiver = ctx;
-    int rc = gw_guest_start(receiver->guest, err);
+    (void)err;
 
-    if (rc == 0)
-        receiver->ran_ns = gw_wait_now_ns();
-    return rc;
+    gw_guest_resume(receiver->guest);
+    receiver->ran_ns = gw_wait_now_ns();
+    return 0;
 }
 
 static void on_event(void *ctx, const struct gw_event *event)
@@ -111,6 +119,7 @@ static void on_event(void *ctx, const struct gw_event *event)
 static const struct gw_target_ops target_ops = {
     .struct_bytes = sizeof(target_ops),
     .block_offered = on_block,
+    .acquire = on_acquire,
     .run = on_run,
     .event = on_event,
 };

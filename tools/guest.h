@@ -102,6 +102,8 @@ void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_de
 /* The vCPUs run. At a target: after the devices were loaded. Return: 0, -EINVAL (nothing loaded),
  * -EALREADY, -EAGAIN, -ENOMEM. */
 int gw_guest_start(struct gw_guest *guest, struct gw_error *err);
+/* The same, but no vCPU writes before gw_guest_resume(): all that can fail of a start. */
+int gw_guest_start_paused(struct gw_guest *guest, struct gw_error *err);
 /* On return every vCPU has stopped between two writes. Well under 1 ms, unless the machine gives a
  * vCPU no time to notice. Nothing to do if it is not running; no nesting. [any thread] */
 void gw_guest_pause(struct gw_guest *guest);

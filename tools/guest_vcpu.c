@@ -208,14 +208,14 @@ static void change_state_locked(struct gw_guest *guest, enum gw_guest_state stat
     pthread_cond_broadcast(&guest->state_changed);
 }
 
-int gw_guest_start(struct gw_guest *guest, struct gw_error *err)
+static int start_in(struct gw_guest *guest, enum gw_guest_state state, struct gw_error *err)
 {
     if (!guest->loaded)
         return gw_error_set(err, -EINVAL, GW_CODE_GUEST, "guest: its device state was not loaded");
     if (guest->threads)
         return gw_error_set(err, -EALREADY, GW_CODE_GUEST, "guest: it was started before");
     pthread_mutex_lock(&guest->state_lock);
-    change_state_locked(guest, GW_GUEST_RUNNING);
+    change_state_locked(guest, state);
     pthread_mutex_unlock(&guest->state_lock);
     while (guest->threads < guest->config.vcpus) {
         struct gw_guest_vcpu *vcpu = &guest->vcpus[guest->threads];
@@ -223,13 +223,25 @@ int gw_guest_start(struct gw_guest *guest, struct gw_error *err)
         if (rc < 0) {
             unsigned index = vcpu->index;
             gw_guest_vcpus_end(guest);
-            return gw_error_set(err, rc, GW_CODE_GUEST, "guest: vCPU %u of %u: no thread", index,
-                                guest->config.vcpus);
+            gw_error_set(err, rc, GW_CODE_GUEST, "guest: vCPU %u of %u: no thread", index,
+                         guest->config.vcpus);
+            gw_error_hint(err, "fewer --vcpus, or more threads or memory for this process");
+            return rc;
         }
         pthread_setname_np(vcpu->thread, "vcpu");
         guest->threads++;
     }
     return 0;
+}
+
+int gw_guest_start(struct gw_guest *guest, struct gw_error *err)
+{
+    return start_in(guest, GW_GUEST_RUNNING, err);
+}
+
+int gw_guest_start_paused(struct gw_guest *guest, struct gw_error *err)
+{
+    return start_in(guest, GW_GUEST_PAUSED, err);
 }
 
 void gw_guest_pause(struct gw_guest *guest)
