@@ -20,7 +20,9 @@ int gw_loop_new(struct gw_loop **loop, struct gw_error *err)
     int rc = gw_inbox_init(&fresh->inbox);
     if (rc < 0) {
         gw_free(fresh);
-        return gw_fail(err, rc, "event loop: eventfd");
+        gw_fail(err, rc, "event loop: eventfd");
+        gw_error_hint(err, "raise the limit of open files of this process (`ulimit -n`)");
+        return rc;
     }
     *loop = fresh;
     return 0;

@@ -4,6 +4,7 @@
 #include "core/source.h"
 
 #include "core/base/alloc.h"
+#include "core/hint.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,8 +24,11 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
         return rc;
     }
     struct gw_source *src = gw_zalloc(1, sizeof(*src));
-    if (!src)
-        return gw_fail(err, -ENOMEM, "source");
+    if (!src) {
+        gw_fail(err, -ENOMEM, "source");
+        gw_hint_source(err);
+        return -ENOMEM;
+    }
     src->loop = config->loop;
     src->ops = *config->ops;
     src->ctx = config->ctx;
@@ -50,6 +54,7 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     else
         rc = gw_pool_new(2, "gw/src/pool", &src->pool, err);
     if (rc < 0) {
+        gw_hint_source(err);
         gw_source_free(src);
         return rc;
     }

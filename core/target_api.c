@@ -24,8 +24,11 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
         return rc;
     }
     struct gw_target *tgt = gw_zalloc(1, sizeof(*tgt));
-    if (!tgt)
-        return gw_fail(err, -ENOMEM, "target");
+    if (!tgt) {
+        gw_fail(err, -ENOMEM, "target");
+        gw_hint_target(err);
+        return -ENOMEM;
+    }
     tgt->loop = config->loop;
     tgt->ops = *config->ops;
     tgt->ctx = config->ctx;
@@ -50,6 +53,7 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
     else
         rc = gw_pool_new(2, "gw/tgt/pool", &tgt->pool, err);
     if (rc < 0) {
+        gw_hint_target(err);
         gw_target_free(tgt);
         return rc;
     }

@@ -13,8 +13,12 @@ int gw_thread_start(pthread_t *thread, const char *name, void *(*body)(void *), 
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int rc = -pthread_create(thread, NULL, body, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc < 0)
-        return gw_fail(err, rc, "thread %s", name);
+    if (rc < 0) {
+        gw_fail(err, rc, "thread %s", name);
+        gw_error_hint(err, "raise this process's limit of threads or memory (`ulimit -u`, "
+                           "`ulimit -v`, pids.max), or free some");
+        return rc;
+    }
     pthread_setname_np(*thread, name);
     return 0;
 }
