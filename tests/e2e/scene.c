@@ -224,23 +224,30 @@ bool scene_await(struct scene_process *process, const char *path, const char *te
     return false;
 }
 
-bool scene_await_uri(struct scene_process *process, char *uri, size_t bytes)
+bool scene_await_uri_or_end(struct scene_process *process, char *uri, size_t bytes)
 {
     static const char listening[] = "listening on ";
+    uint64_t until_ms = scene_now_ms() + PATIENCE_MS;
 
-    if (!scene_await(process, process->talk, listening))
-        return false;
-    for (;;) { /* the line is one write, as far as a file is concerned */
+    for (;;) {
+        bool last = has_ended(process) || scene_now_ms() > until_ms;
         char *talk = scene_text(process->talk);
-        const char *at = strstr(talk, listening) + sizeof(listening) - 1;
-        const char *end = strchr(at, '\n');
+        const char *at = strstr(talk, listening);
+        const char *end = at ? strchr(at, '\n') : NULL;
         if (end)
-            snprintf(uri, bytes, "%.*s", (int)(end - at), at);
+            snprintf(uri, bytes, "%.*s", (int)(end - at) - (int)sizeof(listening) + 1,
+                     at + sizeof(listening) - 1);
         free(talk);
-        if (end)
-            return true;
+        if (end || last)
+            return end != NULL;
         look_again();
     }
+}
+
+bool scene_await_uri(struct scene_process *process, char *uri, size_t bytes)
+{
+    return scene_await_uri_or_end(process, uri, bytes) ||
+           scene_await(process, process->talk, "listening on ");
 }
 
 int scene_finish(struct scene_process *process)

@@ -66,6 +66,8 @@ void scene_spawn(struct scene_process *process, const char *name, const char *co
 /* Until the file @path holds @text, or its process ended or patience did; noted unless it came. */
 bool scene_await(struct scene_process *process, const char *path, const char *text);
 bool scene_await_uri(struct scene_process *process, char *uri, size_t bytes);
+/* The same, and false without a word if it ended first; @uri is as it was. */
+bool scene_await_uri_or_end(struct scene_process *process, char *uri, size_t bytes);
 /* Until it ended; noted, and killed, if it does not. Return: status. */
 int scene_finish(struct scene_process *process);
 char *scene_text(const char *path); /* a whole file, to be freed; never NULL */
