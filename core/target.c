@@ -468,7 +468,9 @@ static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns
     if (armed->listening)
         count += gw_listener_arm(tgt->listener, &fds[count], 16, wake_ns);
     armed->listener = (unsigned)count;
-    for (unsigned i = 0; i < tgt->candidate_count; i++) {
+    /* While the last word goes out nobody reads what candidates say. */
+    armed->candidate_count = tgt->step < GW_TGT_LINGER ? tgt->candidate_count : 0;
+    for (unsigned i = 0; i < armed->candidate_count; i++) {
         count += gw_ep_arm(tgt->candidates[i].ep, &fds[count], 3, wake_ns);
         armed->candidates[i] = (unsigned)count;
     }
@@ -486,7 +488,7 @@ static void awake(void *engine, const struct pollfd *fds, unsigned count)
     if (armed->listening)
         gw_listener_awake(tgt->listener, &fds[at], armed->listener - at);
     at = armed->listener;
-    for (unsigned i = 0; i < tgt->candidate_count; i++) {
+    for (unsigned i = 0; i < armed->candidate_count; i++) {
         gw_ep_awake(tgt->candidates[i].ep, &fds[at], armed->candidates[i] - at);
         at = armed->candidates[i];
     }

@@ -78,7 +78,7 @@ struct gw_item { /* one whole item of the stream, waiting to be taken apart */
 };
 
 struct gw_armed { /* where the descriptors of each armed one end */
-    unsigned control, listener, candidates[GW_CANDIDATES_MAX];
+    unsigned control, listener, candidates[GW_CANDIDATES_MAX], candidate_count;
     bool listening;
 };
 
