@@ -343,6 +343,7 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     if (admission != GW_ADMIT_OK)
         return admission;
     gw_assert(outer != NULL && outer->ops == l->filter->ops);
+    config->heard_first = false; /* l->made is of the connection that this accept hands over */
     struct gw_filter_domain *d = gw_filter_domain_of(outer);
     memcpy(config->session, preface->session, GW_SESSION_BYTES);
     config->index = preface->index;
