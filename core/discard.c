@@ -51,7 +51,8 @@ static int make_room_locked(struct gw_discards *discards, unsigned block_id)
 {
     if (block_id < discards->block_count)
         return 0;
-    unsigned room = (unsigned)gw_max_u64(block_id + 1, discards->block_count * 2);
+    unsigned room =
+        (unsigned)gw_max_u64(block_id + UINT64_C(1), discards->block_count * UINT64_C(2));
     struct gw_discard_bits *blocks = gw_realloc(discards->blocks, room, sizeof(*blocks));
     if (!blocks)
         return -ENOMEM;
