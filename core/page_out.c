@@ -57,14 +57,19 @@ static void deliver_lost(struct gw_mail *mail, void *engine)
     out->config.lost(engine, out->config.owner, &out->lost_report.err);
 }
 
-static void report_lost(struct gw_page_out *out, const struct gw_error *err)
+static void note_lost(struct gw_page_out *out, const struct gw_error *err)
 {
-    if (out->lost)
-        return;
     out->lost = true;
     out->sending = false;
     out->lost_report.err = *err;
     gw_error_place(&out->lost_report.err, "page endpoint %u", out->config.owner + 1);
+}
+
+static void report_lost(struct gw_page_out *out, const struct gw_error *err)
+{
+    if (out->lost)
+        return;
+    note_lost(out, err);
     gw_mail_post(out->config.engine_inbox, &out->lost_report.mail);
 }
 
@@ -189,6 +194,9 @@ static void awake(void *engine, const struct pollfd *fds, unsigned count)
 static void end(void *engine)
 {
     struct gw_page_out *out = engine;
+    struct gw_error err = GW_ERROR_INIT;
+    if (!out->lost && gw_ep_error(out->config.ep, &err) < 0)
+        note_lost(out, &err); /* it broke while we waited, and stop came first */
     /* Close means quiet: only then are the bits of what was in flight known to be ours. */
     gw_ep_shutdown(out->config.ep);
     gw_sender_free(out->sender);
@@ -284,12 +292,14 @@ void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, boo
     gw_mail_post(&out->inbox, &out->begin.mail);
 }
 
-void gw_page_out_stop(struct gw_page_out *out)
+void gw_page_out_stop(struct gw_page_out *out, struct gw_error *why)
 {
     if (!out)
         return;
     gw_mail_post(&out->inbox, &out->stop);
     gw_shell_join(&out->shell);
+    if (out->lost)
+        gw_error_copy(why, &out->lost_report.err);
     gw_inbox_remove(out->config.engine_inbox, &out->fenced.mail.item);
     gw_inbox_remove(out->config.engine_inbox, &out->lost_report.mail.item);
     gw_inbox_fini(&out->inbox);

@@ -35,8 +35,9 @@ int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_ou
  * under way. @final: the last fence, flagged as such. */
 void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, bool final);
 /* The endpoint is shut down; the thread ends. Bits of everything unsure are set again when stop
- * returns. Frees @out. Takes NULL. Undelivered reports are gone. */
-void gw_page_out_stop(struct gw_page_out *out);
+ * returns. Frees @out. Takes NULL. Undelivered reports are gone; why the endpoint was lost, reported or
+ * not, is in @why, which is left alone where it was not lost. */
+void gw_page_out_stop(struct gw_page_out *out, struct gw_error *why);
 void gw_page_out_stats(const struct gw_page_out *out, struct gw_page_out_stats *stats);
 
 #endif

@@ -340,16 +340,38 @@ void gw_source_finish(struct gw_source *src, enum gw_status status)
     src->linger_until_ns = src->abort_heard ? 0 : gw_clock_ns() + LINGER_NS;
 }
 
+/* Says no more than that the other end is gone. */
+static bool is_mere_end(const struct gw_error *err)
+{
+    return err->rc == -ECONNRESET && !err->hint[0];
+}
+
+/* A link that breaks is noticed at both ends, and the target may have given up and gone before our own
+ * endpoint's thread has spoken: what that one saw is the cause. */
+static void prefer_own_cause(struct gw_source *src, const struct gw_error *own)
+{
+    bool by_target = src->err.peer[0] || is_mere_end(&src->err);
+    if (src->end_status != GW_STATUS_FAILED || src->err.code != GW_CODE_PEER_LOST || !by_target ||
+        own->rc == 0 || is_mere_end(own))
+        return;
+    struct gw_error cause = *own;
+    gw_error_phase(&cause, src->err.phase);
+    gw_error_peer(&cause, src->err.peer, strlen(src->err.peer));
+    src->err = cause;
+}
+
 static void stop_pages(struct gw_source *src)
 {
+    struct gw_error own = GW_ERROR_INIT;
     struct gw_sender_stats totals;
     uint64_t tx_bytes;
     gw_source_totals(src, &totals, &tx_bytes);
     for (unsigned i = 0; i < src->page_count; i++) {
-        gw_page_out_stop(src->pages[i]);
+        gw_page_out_stop(src->pages[i], &own);
         src->pages[i] = NULL;
     }
     src->page_count = 0;
+    prefer_own_cause(src, &own);
 }
 
 static void close_regions(struct gw_source *src)

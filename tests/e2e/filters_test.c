@@ -264,8 +264,10 @@ GW_TEST(fault_command, a_cut_in_the_second_round_leaves_the_guest_here_and_says_
     int status = send_through("fault+", "do=cut,ep=1,at=bytes:33M", &document);
     GW_EXPECT_EQ(status, 1);
     GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "peer-lost");
-    GW_EXPECT(strstr(json_text_at(document, "error", "message"), "cut on purpose") != NULL);
-    GW_EXPECT(strstr(json_text_at(document, "error", "place"), "endpoint 1") != NULL);
+    if (!GW_EXPECT(strstr(json_text_at(document, "error", "message"), "cut on purpose") != NULL))
+        GW_NOTE_FAILURE("%s", json_text_at(document, "error", "message"));
+    if (!GW_EXPECT(strstr(json_text_at(document, "error", "place"), "endpoint 1") != NULL))
+        GW_NOTE_FAILURE("%s", json_text_at(document, "error", "place"));
     GW_EXPECT_STREQ(json_text_at(document, "error", "phase"), "active");
     GW_EXPECT(json_text_at(document, "error", "hint")[0] != '\0');
     GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
