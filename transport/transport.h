@@ -42,11 +42,13 @@ struct gw_rmr;
 
 #define GW_URI_BYTES_MAX 1024
 
-/* "tcp:host:port", "tcp:[v6%zone]:port", "tcp://host:port", "unix:path"; with filters in front, each
+/* "tcp:host:port", "tcp:[v6%zone]:port", "tcp://host:port", "rdma:host:port", "unix:path",
+ * "ofi:provider:host:port"; with filters in front, each
  * once, and their query: "tap+tcp:host:port?dir=path" (docs/filters.md). */
 struct gw_uri {
-    char scheme[32]; /* with its filters: "tap+tcp" */
-    char host[256];  /* name or address without brackets; "" where the scheme has none */
+    char scheme[32];   /* with its filters: "tap+tcp" */
+    char provider[64]; /* ofi: libfabric's name, "tcp;ofi_rxm"; "" elsewhere */
+    char host[256];    /* name or address without brackets; "" where the scheme has none */
     uint16_t port;
     char path[256];              /* unix: the path */
     char text[GW_URI_BYTES_MAX]; /* as written, for messages */

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-enum form { FORM_HOST_PORT, FORM_PATH };
+enum form { FORM_HOST_PORT, FORM_PROVIDER, FORM_PATH };
 
 static const struct {
     const char *scheme;
@@ -20,6 +20,8 @@ static const struct {
 } forms[] = {
     {"tcp", FORM_HOST_PORT, "tcp:host:4444, tcp:[::1]:4444"},
     {"unix", FORM_PATH, "unix:/run/godwit.sock"},
+    {"rdma", FORM_HOST_PORT, "rdma:host:4444, rdma:[fd00::1]:4444"},
+    {"ofi", FORM_PROVIDER, "ofi:tcp;ofi_rxm:host:4444"},
     {"loop", FORM_PATH, "loop:name"},
 };
 
@@ -168,6 +170,28 @@ static int parse_host_port(const char *text, size_t form, const char *rest, stru
     return rc < 0 ? rc : parse_port(text, form, colon + 1, &uri->port, err);
 }
 
+/* "provider:host:port", "provider:[v6]:port" */
+static int parse_provider(const char *text, size_t form, const char *rest, struct gw_uri *uri,
+                          struct gw_error *err)
+{
+    size_t bytes = strcspn(rest, ":");
+    if (rest[bytes] == '\0')
+        return refuse(err, form, text,
+                      "a provider, ':', a host, ':' and a port must follow the wire");
+    if (bytes == 0)
+        return refuse(err, form, text, "the provider is missing");
+    if (bytes >= sizeof(uri->provider))
+        return refuse(err, form, text, "the provider's name is longer than 63 bytes");
+    for (size_t i = 0; i < bytes; i++) {
+        if (!is_name_char(rest[i]) && rest[i] != ';')
+            return refuse(err, form, text,
+                          "a provider's name has letters, digits, '-', '_', '.' and ';' only");
+    }
+    memcpy(uri->provider, rest, bytes);
+    uri->provider[bytes] = '\0';
+    return parse_host_port(text, form, rest + bytes + 1, uri, err);
+}
+
 static int parse_path(const char *text, size_t form, const char *rest, struct gw_uri *uri,
                       struct gw_error *err)
 {
@@ -247,8 +271,17 @@ int gw_uri_parse(const char *text, struct gw_uri *uri, struct gw_error *err)
     memcpy(rest, text + scheme_bytes + 1, bytes - scheme_bytes);
     if (wire_at > 0)
         rest[strcspn(rest, "?")] = '\0';
-    rc = forms[form].form == FORM_PATH ? parse_path(text, form, rest, &parsed, err)
-                                       : parse_host_port(text, form, rest, &parsed, err);
+    switch (forms[form].form) {
+    case FORM_HOST_PORT:
+        rc = parse_host_port(text, form, rest, &parsed, err);
+        break;
+    case FORM_PROVIDER:
+        rc = parse_provider(text, form, rest, &parsed, err);
+        break;
+    case FORM_PATH:
+        rc = parse_path(text, form, rest, &parsed, err);
+        break;
+    }
     if (rc == 0 && wire_at > 0)
         rc = gw_filter_check(&parsed, err);
     if (rc == 0)
