@@ -35,4 +35,15 @@ gw_optional(OPENSSL openssl)
 gw_optional(ZSTD libzstd)
 gw_optional(LZ4 liblz4)
 
+# What the library links of them, and how godwit.pc says so to those who link the archive. A wire whose
+# part is absent is not built, and its addresses are refused in its part's name (transport/transport.c).
+set(GODWIT_LINK "")
+set(GODWIT_PC_PRIVATE "")
+set(GW_HAVE_RDMA 0)
+if(GW_HAVE_IBVERBS AND GW_HAVE_RDMACM)
+  set(GW_HAVE_RDMA 1)
+  list(APPEND GODWIT_LINK PkgConfig::GW_RDMACM PkgConfig::GW_IBVERBS)
+  string(APPEND GODWIT_PC_PRIVATE " -lrdmacm -libverbs")
+endif()
+
 configure_file(${PROJECT_SOURCE_DIR}/cmake/gw_config.h.in ${GODWIT_GENERATED}/gw_config.h @ONLY)

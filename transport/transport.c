@@ -17,6 +17,29 @@ static const struct gw_transport_ops *const backends[] = {
 
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))
 
+/* Wires that a build lacks for want of what they are made with. */
+static const struct {
+    const char *scheme, *parts;
+} optional[] = {
+    {"rdma", "libibverbs and librdmacm"},
+    {"ofi", "libfabric"},
+};
+
+static int no_wire(struct gw_error *err, const char *scheme)
+{
+    const char *wire = gw_filter_wire(scheme);
+    for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++) {
+        if (strcmp(optional[i].scheme, wire) != 0)
+            continue;
+        int rc = gw_fail(err, -EINVAL, "no wire '%s' in this build: it was built without %s",
+                         scheme, optional[i].parts);
+        gw_error_hint(err, "install %s with their headers and build again, or use tcp",
+                      optional[i].parts);
+        return rc;
+    }
+    return gw_fail(err, -EINVAL, "no wire '%s' in this build", scheme);
+}
+
 static const struct gw_transport_ops *find(const char *scheme)
 {
     const struct gw_filter *filter = gw_filter_of(scheme);
@@ -51,7 +74,7 @@ int gw_domain_open(const char *scheme, const struct gw_wire_config *config, stru
 {
     const struct gw_transport_ops *ops = find(scheme);
     if (!ops)
-        return gw_fail(err, -EINVAL, "no wire '%s' in this build", scheme);
+        return no_wire(err, scheme);
     if (gw_filter_of(scheme))
         return gw_filter_domain_open(scheme, config, dom, err);
     return ops->domain_open(config, dom, err);
@@ -77,8 +100,11 @@ int gw_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
               struct gw_listener **ln, struct gw_error *err)
 {
     const struct gw_transport_ops *ops = find(uri->scheme);
-    if (!ops)
-        return gw_fail(err, -EINVAL, "%s: no wire '%s' in this build", uri->text, uri->scheme);
+    if (!ops) {
+        int rc = no_wire(err, uri->scheme);
+        gw_error_prefix(err, "%s", uri->text);
+        return rc;
+    }
     return ops->listen(uri, config, ln, err);
 }
 
