@@ -183,7 +183,9 @@ static int hand_over(struct gw_stream_listener *l, struct pending_list *list, st
                      struct gw_endpoint **ep)
 {
     struct gw_error why = GW_ERROR_INIT;
-    int rc = gw_stream_new(l->wire->ops, p->fd, p->dom, &p->config, p->peer, ep, &why);
+    int rc = l->wire->endpoint_new
+                 ? l->wire->endpoint_new(l, p->fd, p->dom, &p->config, p->peer, ep, &why)
+                 : gw_stream_new(l->wire->ops, p->fd, p->dom, &p->config, p->peer, ep, &why);
     p->fd = -1;
     if (rc < 0)
         return lost(l, list, p, &why);

@@ -22,6 +22,11 @@ struct gw_listener_wire {
     int (*prepare)(int fd, const struct gw_wire_config *config, struct gw_error *err);
     void (*name_peer)(int fd, const struct sockaddr_storage *address, char *text, size_t bytes);
     void (*closing)(struct gw_stream_listener *ln); /* before its sockets close; may be NULL */
+    /* The endpoint of an admitted connection, whose @fd is its own from here on, on failure too.
+     * NULL: gw_stream_new(). */
+    int (*endpoint_new)(struct gw_stream_listener *ln, int fd, struct gw_domain *dom,
+                        const struct gw_wire_config *config, const char *peer,
+                        struct gw_endpoint **ep, struct gw_error *err);
 };
 
 /* @fds: listening, non-blocking; the listener's on success. @uri: copied. @wire_ctx: freed with it. */

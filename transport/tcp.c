@@ -84,7 +84,7 @@ static void raise_send_buffer(int fd)
     set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES / 2); /* the kernel doubles it */
 }
 
-static int prepare(int fd, const struct gw_wire_config *config, struct gw_error *err)
+int gw_tcp_prepare(int fd, const struct gw_wire_config *config, struct gw_error *err)
 {
     uint64_t timeout_ns = config->peer_timeout_ns ? config->peer_timeout_ns : PEER_TIMEOUT_NS;
     uint64_t timeout_s = (timeout_ns + GW_NS_PER_S - 1) / GW_NS_PER_S;
@@ -173,43 +173,51 @@ static int connect_any(const struct addrinfo *list, uint64_t deadline_ns, const 
     return rc;
 }
 
+int gw_tcp_dial(const struct gw_uri *uri, const struct gw_wire_config *config, uint64_t deadline_ns,
+                char *peer, size_t peer_bytes, struct gw_error *err)
+{
+    struct addrinfo *list = NULL;
+
+    int rc = look_up(uri, 0, &list, err);
+    if (rc < 0)
+        return rc;
+    int fd = connect_any(list, deadline_ns, uri->text, peer, peer_bytes, err);
+    freeaddrinfo(list);
+    if (fd < 0)
+        return fd;
+    rc = gw_tcp_prepare(fd, config, err);
+    if (rc == 0)
+        rc = gw_preface_exchange(fd, config, deadline_ns, err);
+    if (rc == 0)
+        return fd;
+    close(fd);
+    gw_error_place(err, "%s", peer);
+    gw_error_prefix(err, "%s", uri->text);
+    return rc;
+}
+
 static int tcp_connect(struct gw_domain *dom, const struct gw_uri *uri,
                        const struct gw_wire_config *config, struct gw_endpoint **ep,
                        struct gw_error *err)
 {
     uint64_t deadline_ns = config->deadline_ns ? config->deadline_ns : gw_clock_ns() + CONNECT_NS;
-    struct addrinfo *list = NULL;
     char peer[128];
-
-    int rc = look_up(uri, 0, &list, err);
-    if (rc < 0)
-        return rc;
-    int fd = connect_any(list, deadline_ns, uri->text, peer, sizeof(peer), err);
-    freeaddrinfo(list);
+    int fd = gw_tcp_dial(uri, config, deadline_ns, peer, sizeof(peer), err);
     if (fd < 0)
         return fd;
-    rc = prepare(fd, config, err);
-    if (rc == 0)
-        rc = gw_preface_exchange(fd, config, deadline_ns, err);
-    if (rc < 0) {
-        close(fd);
-        gw_error_place(err, "%s", peer);
-        gw_error_prefix(err, "%s", uri->text);
-        return rc;
-    }
     return gw_stream_new(&gw_tcp_ops, fd, dom, config, peer, ep, err);
 }
 
 /* ---- listening ---- */
 
-static void name_peer(int fd, const struct sockaddr_storage *address, char *text, size_t bytes)
+void gw_tcp_name_peer(int fd, const struct sockaddr_storage *address, char *text, size_t bytes)
 {
     (void)fd;
     format_address((const struct sockaddr *)address, sizeof(*address), text, bytes);
 }
 
 static const struct gw_listener_wire tcp_listener = {
-    .ops = &gw_tcp_ops, .prepare = prepare, .name_peer = name_peer};
+    .ops = &gw_tcp_ops, .prepare = gw_tcp_prepare, .name_peer = gw_tcp_name_peer};
 
 static uint16_t *port_of(struct sockaddr *address)
 {
@@ -280,28 +288,37 @@ static int listen_all(struct addrinfo *list, const struct gw_wire_config *config
     return rc;
 }
 
-static int tcp_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
-                      struct gw_listener **ln, struct gw_error *err)
+int gw_tcp_bind(const struct gw_uri *uri, const struct gw_wire_config *config, int *fds,
+                uint16_t *port, struct gw_error *err)
 {
     struct addrinfo *list = NULL;
-    int fds[GW_LISTEN_FDS_MAX] = {-1};
-    char text[GW_URI_BYTES_MAX];
-    uint16_t port = uri->port;
-
     int rc = look_up(uri, AI_PASSIVE, &list, err);
     if (rc < 0)
         return rc;
-    int count = listen_all(list, config, fds, &port);
+    *port = uri->port;
+    int count = listen_all(list, config, fds, port);
     freeaddrinfo(list);
     if (count < 0) {
         gw_fail_code(err, count, GW_CODE_LISTEN, "%s: listen: %s", uri->text, strerror(-count));
         if (count == -EADDRINUSE)
             gw_error_hint(err, "another process has this port; port 0 takes any free one");
-        return count;
     }
+    return count;
+}
+
+static int tcp_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
+                      struct gw_listener **ln, struct gw_error *err)
+{
+    int fds[GW_LISTEN_FDS_MAX] = {-1};
+    char text[GW_URI_BYTES_MAX];
+    uint16_t port;
+
+    int count = gw_tcp_bind(uri, config, fds, &port, err);
+    if (count < 0)
+        return count;
     snprintf(text, sizeof(text), strchr(uri->host, ':') ? "tcp:[%s]:%u" : "tcp:%s:%u", uri->host,
              port);
-    rc = gw_listener_new(&tcp_listener, fds, (unsigned)count, text, config, NULL, ln, err);
+    int rc = gw_listener_new(&tcp_listener, fds, (unsigned)count, text, config, NULL, ln, err);
     while (rc < 0 && count > 0)
         close(fds[--count]);
     return rc;
