@@ -103,7 +103,7 @@ static const char *const *flood_names(void)
     return names;
 }
 
-GW_TEST_EACH(flood, ends_in_bounded_time_and_memory, flood_names)
+static void run_flood(const char *param, bool is_unix)
 {
     struct session session;
     struct teller teller = {.flood = floods, .message = calloc(1, GW_MESSAGE_BYTES_DEFAULT)};
@@ -118,7 +118,8 @@ GW_TEST_EACH(flood, ends_in_bounded_time_and_memory, flood_names)
     } else if (flood->type > 0) {
         teller.bytes = session_sample(flood->type, teller.message, 4096);
     }
-    struct session_config config = {.name = param, .liar = {.hook = tell, .ctx = &teller}};
+    struct session_config config = {
+        .name = param, .is_unix = is_unix, .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
     GW_EXPECT(session.lied);
     bool is_harmless = flood->how == FLOODS && flood->type == GW_MSG_HEARTBEAT;
@@ -127,6 +128,24 @@ GW_TEST_EACH(flood, ends_in_bounded_time_and_memory, flood_names)
         GW_EXPECT_EQ(through, is_harmless);
     session_free(&session);
     free(teller.message);
+}
+
+GW_TEST_EACH(flood, ends_in_bounded_time_and_memory, flood_names)
+{
+    run_flood(param, false);
+}
+
+static const char *const floods_over_unix[] = {"heartbeats_to_target",
+                                               "sections_of_one_byte",
+                                               "a_section_without_end",
+                                               "joined",
+                                               "deaf_source",
+                                               "deaf_target",
+                                               NULL};
+
+GW_TEST_EACH(flood, ends_over_unix_too, floods_over_unix)
+{
+    run_flood(param, true);
 }
 
 /* A source may ask for 255 page endpoints: what each of them costs is bounded. */

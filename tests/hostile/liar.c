@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 32
@@ -46,12 +47,21 @@ struct connection {
     unsigned endpoint, ordinal;
 };
 
+struct address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in tcp;
+        struct sockaddr_un unix_;
+    };
+    socklen_t bytes;
+};
+
 struct liar {
     struct liar_config config;
     pthread_t thread;
     int listener, wake;
-    char uri[64];
-    struct sockaddr_in target;
+    char uri[128];
+    struct address here, target;
     pthread_mutex_t lock; /* guards all below */
     struct connection connections[CONNECTIONS_MAX];
     unsigned seen[2][TYPES_MAX], puts_seen[2], opened[256];
@@ -332,15 +342,14 @@ static void take_connection(struct liar *liar)
         if (!liar->connections[i].used)
             c = &liar->connections[i];
     }
-    int onward = c ? socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
-    if (onward < 0 ||
-        connect(onward, (const struct sockaddr *)&liar->target, sizeof(liar->target)) < 0) {
+    int onward = c ? socket(liar->target.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    if (onward < 0 || connect(onward, &liar->target.any, liar->target.bytes) < 0) {
         close(fd);
         if (onward >= 0)
             close(onward);
         return;
     }
-    int on = 1;
+    int on = 1; /* nothing to a unix socket */
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(onward, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     memset(c, 0, sizeof(*c));
@@ -459,25 +468,54 @@ static void *relay(void *arg)
 
 /* ---- for the test ----------------------------------------------------------------------------------- */
 
+/* "tcp:127.0.0.1:PORT" or "unix:PATH". */
+static struct address address_of(const char *uri)
+{
+    struct address address = {.bytes = sizeof(address.tcp)};
+    unsigned port = 0;
+    if (sscanf(uri, "tcp:127.0.0.1:%u", &port) == 1) {
+        address.tcp = (struct sockaddr_in){.sin_family = AF_INET,
+                                           .sin_port = htons((uint16_t)port),
+                                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        return address;
+    }
+    GW_ASSERT_EQ(strncmp(uri, "unix:", 5), 0);
+    address.bytes = sizeof(address.unix_);
+    address.unix_.sun_family = AF_UNIX;
+    GW_ASSERT_LT(snprintf(address.unix_.sun_path, sizeof(address.unix_.sun_path), "%s", uri + 5),
+                 (int)sizeof(address.unix_.sun_path));
+    return address;
+}
+
+static bool is_unix(const struct address *address)
+{
+    return address->any.sa_family == AF_UNIX;
+}
+
+/* On the target's wire; beside it, if that is a path. */
+static void open_listener(struct liar *liar)
+{
+    struct address *here = &liar->here;
+    snprintf(liar->uri, sizeof(liar->uri), "%.100s.liar", liar->config.target_uri);
+    *here = address_of(is_unix(&liar->target) ? liar->uri : "tcp:127.0.0.1:0");
+    liar->listener = socket(here->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    GW_ASSERT_EQ(bind(liar->listener, &here->any, here->bytes), 0);
+    GW_ASSERT_EQ(listen(liar->listener, 64), 0);
+    if (is_unix(here))
+        return;
+    GW_ASSERT_EQ(getsockname(liar->listener, &here->any, &here->bytes), 0);
+    snprintf(liar->uri, sizeof(liar->uri), "tcp:127.0.0.1:%u", ntohs(here->tcp.sin_port));
+}
+
 struct liar *liar_new(const struct liar_config *config)
 {
     struct liar *liar = calloc(1, sizeof(*liar));
-    unsigned port = 0;
     GW_ASSERT(liar != NULL);
-    GW_ASSERT_EQ(sscanf(config->target_uri, "tcp:127.0.0.1:%u", &port), 1);
     liar->config = *config;
-    liar->target = (struct sockaddr_in){.sin_family = AF_INET,
-                                        .sin_port = htons((uint16_t)port),
-                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    liar->target = address_of(config->target_uri);
     pthread_mutex_init(&liar->lock, NULL);
     liar->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    liar->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof(address);
-    GW_ASSERT_EQ(bind(liar->listener, (struct sockaddr *)&address, bytes), 0);
-    GW_ASSERT_EQ(listen(liar->listener, 64), 0);
-    GW_ASSERT_EQ(getsockname(liar->listener, (struct sockaddr *)&address, &bytes), 0);
-    snprintf(liar->uri, sizeof(liar->uri), "tcp:127.0.0.1:%u", ntohs(address.sin_port));
+    open_listener(liar);
     GW_ASSERT_EQ(pthread_create(&liar->thread, NULL, relay, liar), 0);
     return liar;
 }
@@ -497,6 +535,8 @@ void liar_free(struct liar *liar)
             forget(&liar->connections[i]);
     }
     close(liar->listener);
+    if (is_unix(&liar->here))
+        unlink(liar->here.unix_.sun_path);
     close(liar->wake);
     pthread_mutex_destroy(&liar->lock);
     free(liar);
@@ -513,6 +553,14 @@ bool liar_has_lied(struct liar *liar)
     bool lied = liar->lied;
     pthread_mutex_unlock(&liar->lock);
     return lied;
+}
+
+unsigned liar_control_connections(struct liar *liar)
+{
+    pthread_mutex_lock(&liar->lock);
+    unsigned count = liar->opened[0];
+    pthread_mutex_unlock(&liar->lock);
+    return count;
 }
 
 const struct liar_record *liar_record(struct liar *liar, unsigned endpoint, enum liar_way way)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/hostile/liar.h - a relay on loopback tcp between an honest source and an honest target, which
- * tells one of them a lie: to that side its peer is hostile, and conforms until it lies. It passes
+/* tests/hostile/liar.h - a relay between an honest source and an honest target, on loopback tcp or on
+ * unix sockets (where the target is), which tells one of them a lie: to that side its peer is hostile, and conforms until it lies. It passes
  * whole frames on, so a lie stands at a frame's edge or inside of one, wherever the test wants it. A
  * thread of its own; hooks run on it, under its lock. */
 #ifndef GW_TEST_HOSTILE_LIAR_H
@@ -69,6 +69,7 @@ struct liar *liar_new(const struct liar_config *config);
 void liar_free(struct liar *liar);
 const char *liar_uri(const struct liar *liar);
 bool liar_has_lied(struct liar *liar); /* the byte was there to be flipped or cut; or liar_lied() */
+unsigned liar_control_connections(struct liar *liar); /* that the source has made so far */
 /* Only after both sides have ended. */
 const struct liar_record *liar_record(struct liar *liar, unsigned endpoint, enum liar_way way);
 

@@ -453,7 +453,7 @@ static bool says(const struct session *session, const char *text)
            strcasestr(pair->target_err.message, text) || strcasestr(pair->target_err.peer, text);
 }
 
-GW_TEST_EACH(lie, is_refused_with_its_sentence, lie_names)
+static void tell_lie(const char *param, bool is_unix)
 {
     struct session session;
     struct teller teller = {.lie = lies, .bytes = malloc(LIE_BYTES_MAX)};
@@ -461,7 +461,11 @@ GW_TEST_EACH(lie, is_refused_with_its_sentence, lie_names)
         teller.lie++;
     const struct lie *lie = teller.lie;
     struct session_config config = {
-        .name = param, .digest = lie->digest, .liar = {.hook = tell, .ctx = &teller}};
+
+        .name = param,
+        .is_unix = is_unix,
+        .digest = lie->digest,
+        .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
     GW_EXPECT(session.lied);
     /* After COMMIT a lie changes nothing: the outcome is asked for again, and heard. */
@@ -473,4 +477,31 @@ GW_TEST_EACH(lie, is_refused_with_its_sentence, lie_names)
                         session.pair.source_err.message, session.pair.target_err.message);
     session_free(&session);
     free(teller.bytes);
+}
+
+GW_TEST_EACH(lie, is_refused_with_its_sentence, lie_names)
+{
+    tell_lie(param, false);
+}
+
+/* One of each of its table's parts, for the wire that ends and fails in its own way. */
+static const char *const lies_over_unix[] = {"hello_ram_2_63",
+                                             "reply_endpoints_0",
+                                             "block_of_2_63",
+                                             "blocks_ok_of_0",
+                                             "fence_2",
+                                             "joined_max",
+                                             "zero_wraps",
+                                             "zero_of_1025_runs",
+                                             "credit_back_to_0",
+                                             "empty_item",
+                                             "message_past_the_limit",
+                                             "prepared_token",
+                                             "outcome_garbled",
+                                             "commit_token",
+                                             NULL};
+
+GW_TEST_EACH(lie, is_refused_over_unix_too, lies_over_unix)
+{
+    tell_lie(param, true);
 }

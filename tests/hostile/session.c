@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define GUARD_BYTES (UINT64_C(64) << 10)
 #define ALLOC_BYTES_MAX (UINT64_C(64) << 20)
@@ -50,6 +51,14 @@ static void source_event(struct pair *pair, const struct gw_event *event)
         session_of(pair)->unknown = true;
 }
 
+static void be_unix(struct session *session)
+{
+    snprintf(session->folder, sizeof(session->folder), "/tmp/godwit-test-XXXXXX");
+    GW_ASSERT(mkdtemp(session->folder) != NULL);
+    snprintf(session->listen_uri, sizeof(session->listen_uri), "unix:%s/s", session->folder);
+    session->pair.listen_uri = session->listen_uri;
+}
+
 static void session_open(struct session *session, const struct session_config *config)
 {
     memset(session, 0, sizeof(*session));
@@ -75,6 +84,8 @@ static void session_open(struct session *session, const struct session_config *c
         session->before[i] = malloc(SESSION_BLOCK_BYTES);
         memcpy(session->before[i], pair->blocks[i].source, SESSION_BLOCK_BYTES);
     }
+    if (config->is_unix)
+        be_unix(session);
     gw_alloc_peak_reset();
     pair_init(pair);
     pair_listen(pair);
@@ -222,11 +233,13 @@ void session_free(struct session *session)
     pair_fini(&session->pair);
     liar_free(session->liar);
     gw_params_free(session->params);
+    if (session->folder[0])
+        GW_EXPECT_EQ(rmdir(session->folder), 0); /* both sockets are gone */
 }
 
-void session_record(struct session *session, bool digest)
+void session_record(struct session *session, bool is_unix, bool digest)
 {
-    struct session_config config = {.name = "honest", .digest = digest};
+    struct session_config config = {.name = "honest", .is_unix = is_unix, .digest = digest};
     if (!session_run(session, &config))
         GW_FAIL("the honest session: %s", session->pair.source_err.message);
 }

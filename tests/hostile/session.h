@@ -19,6 +19,7 @@
 struct session_config {
     struct liar_config liar; /* target_uri is filled in */
     bool digest;
+    bool is_unix;         /* and not tcp */
     const char *channels; /* "multifd-channels"; NULL: the default */
     unsigned may;         /* LIE_MAY_* */
     unsigned (*may_of)(struct liar *liar,
@@ -33,7 +34,8 @@ struct session {
     struct liar *liar;
     struct session_config config;
     unsigned char *before[2];
-    bool unknown; /* the source reported so, before it settled */
+    char folder[32], listen_uri[64]; /* of the socket; unix */
+    bool unknown;                    /* the source reported so, before it settled */
     bool resolved, lied;
 };
 
@@ -46,7 +48,7 @@ struct session {
 bool session_run(struct session *session, const struct session_config *config);
 void session_free(struct session *session);
 /* The honest one, for its record: which byte is what. Fails the test if it does not go through. */
-void session_record(struct session *session, bool digest);
+void session_record(struct session *session, bool is_unix, bool digest);
 
 /* The bytes of tests/data/messages/<type>.hex. Return: how many. */
 size_t session_sample(enum gw_message_type type, uint8_t *bytes, size_t room);

@@ -92,9 +92,12 @@ static void try_word(const struct state *state, const struct gw_message_def *def
     /* Once the outcome is set, who hears it first is a race that both sides win. */
     bool is_late = state->type == GW_MSG_COMMIT || state->type == GW_MSG_OUTCOME ||
                    state->type == GW_MSG_ACK || endpoint > 0;
-    if (through && session.lied && !is_late && !is_harmless(def->type))
+    /* Nor do the target's words always arrive before the end of a connection that it refused while
+     * more came in: a source that has heard nothing yet connects again, and then nobody lies. */
+    bool is_anew = state->type == GW_MSG_HELLO && liar_control_connections(session.liar) > 1;
+    if (through && session.lied && !is_late && !is_anew && !is_harmless(def->type))
         GW_NOTE_FAILURE("%s: passed for the truth", name);
-    if (through && session.lied && is_misplaced(def, &word) && !is_late)
+    if (through && session.lied && is_misplaced(def, &word) && !is_late && !is_anew)
         GW_NOTE_FAILURE("%s: nobody minded", name);
     session_free(&session);
 }
