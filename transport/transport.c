@@ -13,6 +13,7 @@ static const struct gw_transport_ops *const backends[] = {
     &gw_tcp_ops,
     &gw_unix_ops,
     &gw_loop_ops,
+    &gw_loop1_ops,
 };
 
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))

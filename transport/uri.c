@@ -23,6 +23,7 @@ static const struct {
     {"rdma", FORM_HOST_PORT, "rdma:host:4444, rdma:[fd00::1]:4444"},
     {"ofi", FORM_PROVIDER, "ofi:tcp;ofi_rxm:host:4444"},
     {"loop", FORM_PATH, "loop:name"},
+    {"loop1", FORM_PATH, "loop1:name"},
 };
 
 #define FORM_COUNT (sizeof(forms) / sizeof(forms[0]))

@@ -275,6 +275,7 @@ GW_TEST_EACH(connect, every_allocation_may_fail, gw_test_wires)
         struct gw_wire_config config = {.index = 0};
         struct rig rig;
         static uint8_t memory[16];
+        uint8_t key[GW_KEY_BYTES_MAX];
         struct gw_mr_desc desc = {
             .addr = memory, .bytes = sizeof(memory), .access = GW_MR_REMOTE_WRITE, .region = 40};
         rig_listen(&rig, param); /* for an address; closed at once */
@@ -285,7 +286,7 @@ GW_TEST_EACH(connect, every_allocation_may_fail, gw_test_wires)
         gw_alloc_fail_after(nth);
         failed = gw_domain_open(uri.scheme, &config, &dom, &err) < 0 ||
                  gw_listen(&uri, &config, &ln, &err) < 0 || gw_mr_reg(dom, &desc, &mr, &err) < 0 ||
-                 gw_rmr_open(dom, 40, 16, NULL, 0, &rmr, &err) < 0;
+                 gw_rmr_open(dom, 40, 16, key, (size_t)gw_mr_pack(mr, key), &rmr, &err) < 0;
         gw_alloc_fail_after(-1);
         if (failed)
             GW_EXPECT_EQ(err.code, GW_CODE_NO_MEMORY);

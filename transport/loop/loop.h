@@ -8,6 +8,11 @@
 
 #include "transport/transport.h"
 
+/* loop1: is loop: with a NIC's manners. A put lands without any code of the receiver, in no order but
+ * before the message behind it; a region needs the key that its owner packed, and a put with another
+ * breaks the connection; registering pins memory, so that all of it counts as written; after revoke an
+ * endpoint is mute. */
+
 enum gw_loop_cut {
     GW_LOOP_WHOLE,
     GW_LOOP_RESET, /* lost from here on, this direction and the other; both ends will learn of it */
@@ -42,6 +47,16 @@ struct gw_loop_net {
     uint64_t (*hang_up)(void); /* delay until the peer of a closed end learns of it */
     void (*closed)(unsigned link, unsigned direction); /* by its own end; may be NULL */
 };
+
+/* What registering with a loop1: domain does; both on the thread that registers. Either may be NULL. */
+struct gw_loop_pins {
+    /* @owner's domain would have @registered_bytes; 0, or a negative errno that refuses. */
+    int (*charge)(int owner, const struct gw_mr_desc *desc, uint64_t registered_bytes);
+    void (*pin)(int owner,
+                const struct gw_mr_desc *desc); /* instead of faulting it in for writing */
+};
+
+void gw_loop_set_pins(const struct gw_loop_pins *pins); /* not while anything registers */
 
 /* Not while any loop endpoint or listener exists. NULL: none. */
 void gw_loop_set_net(const struct gw_loop_net *net);

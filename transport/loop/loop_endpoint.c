@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* One end of a link of loop:. It is the reference of the contract: it does what that allows and nothing
- * better, so what works here relies on nothing else.
+/* One end of a link of loop: or loop1:. It is the reference of the contract: it does what that allows and
+ * nothing better, so what works here relies on nothing else.
  *
  * A put waits in the flow until it departs: only then its bytes are read, and it completes. At the other
- * end gw_loop_ep_recv() places what has arrived, up to the next message, and gives that out.
+ * end of loop: gw_loop_ep_recv() places what has arrived, up to the next message, and gives that out. On
+ * loop1: puts land when their time has come, unread messages before them or not, whoever looks at the
+ * link first; a put that may not land breaks the connection, and both ends learn of it.
  *
  * An error of this end is its own judgement and final: what has not departed is flushed, with that error.
  * Where the peer hung up, what it said before is still given out. Items are allocated; where memory
@@ -27,7 +29,7 @@
 
 struct loop_ep {
     struct gw_endpoint base;
-    struct gw_stream_domain *dom;
+    struct gw_domain *dom;
     struct gw_loop_link *link;
     unsigned side; /* the direction it writes */
     struct gw_preface preface;
@@ -42,6 +44,8 @@ struct loop_ep {
     struct gw_error err;
     uint64_t rx_bytes, tx_bytes, copied_bytes;
 };
+
+static void land(struct gw_loop_link *link);
 
 static struct loop_ep *ep_of(const struct gw_endpoint *ep)
 {
@@ -95,7 +99,8 @@ static void depart(struct loop_ep *e)
         if (!item->is_put)
             continue;
         memcpy(item->data, item->local, item->bytes);
-        e->copied_bytes += item->bytes;
+        if (!e->link->direct) /* there it is what a NIC's wire carries */
+            e->copied_bytes += item->bytes;
         complete(e, item->cookie, 0);
     }
 }
@@ -114,6 +119,10 @@ static void flush(struct loop_ep *e)
 /* Whether the end of what the peer says has come; then writing to it makes no sense any more. */
 static int judge(struct loop_ep *e)
 {
+    if (e->link->direct)
+        land(e->link);
+    if (e->rc == 0 && e->link->refused[e->side])
+        fail(e, -EACCES, "the peer's side refused a put: that connection is lost");
     if (e->rc == 0 && gw_loop_world_ns() >= in_of(e)->end_ns)
         fail(e, -ECONNRESET, "the peer closed the connection");
     if (e->rc < 0)
@@ -136,16 +145,65 @@ static int place(struct loop_ep *e, const struct gw_loop_item *item)
             return fail(e, -EPROTO, "put to region %u, offset %llu, %zu bytes: refused",
                         item->region, (unsigned long long)item->offset, item->bytes);
     }
-    pthread_rwlock_rdlock(&e->dom->regions_lock);
-    void *to = gw_stream_region_at_locked(e->dom, &entry, &why);
+    struct gw_stream_domain *dom = (struct gw_stream_domain *)e->dom;
+    pthread_rwlock_rdlock(&dom->regions_lock);
+    void *to = gw_stream_region_at_locked(dom, &entry, &why);
     if (to)
         memcpy(to, item->data, item->bytes - item->lost);
-    pthread_rwlock_unlock(&e->dom->regions_lock);
+    pthread_rwlock_unlock(&dom->regions_lock);
     if (!to)
         return fail(e, -EPROTO, "put to region %u: %s", item->region, why);
     if (item->lost == 0 && e->place.placed)
         e->place.placed(e->place_ctx, item->region, item->offset, (uint32_t)item->bytes);
     return 0;
+}
+
+/* One put of loop1:. Guest memory may be looked at by others meanwhile, as under a NIC. */
+__attribute__((no_sanitize("thread"))) static void land_one(struct loop_ep *to,
+                                                            struct gw_loop_link *link,
+                                                            const struct gw_loop_item *item)
+{
+    const char *why = "puts were revoked";
+    void *memory = NULL;
+    if (to->rc == 0)
+        memory = gw_loop_region_locked((struct gw_loop_domain *)to->dom, item->key, item->offset,
+                                       item->bytes, &why);
+    if (memory) {
+        memcpy(memory, item->data, item->bytes - item->lost);
+        return;
+    }
+    link->refused[!to->side] = true;
+    fail(to, -EACCES, "put to region %u, offset %llu, %zu bytes: %s", item->region,
+         (unsigned long long)item->offset, item->bytes, why);
+}
+
+/* Whatever has arrived on this link, in either direction, lands. */
+static void land(struct gw_loop_link *link)
+{
+    uint64_t now_ns = gw_loop_world_ns();
+    for (unsigned i = 0; i < 2; i++) {
+        struct loop_ep *from = link->end[i] ? ep_of(link->end[i]) : NULL;
+        struct loop_ep *to = link->end[!i] ? ep_of(link->end[!i]) : NULL;
+        if (from && from->rc == 0 && !from->shut)
+            depart(from);
+        struct gw_loop_item *item;
+        while (to && (item = gw_loop_flow_take_put_locked(&link->flow[i], now_ns))) {
+            land_one(to, link, item);
+            gw_free(item);
+        }
+        /* Nobody acknowledges what a mute endpoint is sent. */
+        if (to && to->revoked && gw_loop_flow_arrived_locked(&link->flow[i], now_ns))
+            link->refused[i] = true;
+    }
+}
+
+void gw_loop_land_all_locked(void)
+{
+    struct gw_loop_link *link = NULL;
+    while ((link = gw_loop_link_next_locked(link))) {
+        if (link->direct)
+            land(link);
+    }
 }
 
 static void remove_first(struct loop_ep *e)
@@ -178,7 +236,7 @@ void gw_loop_ep_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr)
 {
     struct loop_ep *e = ep_of(ep);
     pthread_mutex_lock(&gw_loop_lock);
-    attr->flags = gw_loop_ops.flags;
+    attr->flags = e->base.ops->flags;
     attr->put_bytes_max = PUT_BYTES_MAX;
     attr->put_count_max = WINDOW;
     attr->put_window = WINDOW;
@@ -217,15 +275,32 @@ void gw_loop_ep_revoke(struct gw_endpoint *ep)
 {
     struct loop_ep *e = ep_of(ep);
     pthread_mutex_lock(&gw_loop_lock);
+    if (e->link->direct) {
+        land(e->link);
+        fail(e, -ESHUTDOWN, "revoked: a NIC's endpoint is mute from then on");
+    }
     e->revoked = true;
     pthread_mutex_unlock(&gw_loop_lock);
 }
 
+/* A NIC reads registered memory only. */
+static bool is_registered(const struct loop_ep *e, const struct gw_put *put)
+{
+    const struct gw_loop_mr *mr = (const struct gw_loop_mr *)put->mr;
+    return mr && &mr->dom->base == e->dom &&
+           gw_range_is_inside((uint64_t)((const char *)put->local - (const char *)mr->desc.addr),
+                              put->bytes, mr->desc.bytes);
+}
+
 static int put_one(struct loop_ep *e, const struct gw_put *put)
 {
-    const struct gw_stream_rmr *rmr = (const struct gw_stream_rmr *)put->rmr;
+    const struct gw_stream_rmr *stream = (const struct gw_stream_rmr *)put->rmr;
+    const struct gw_loop_rmr *keyed = (const struct gw_loop_rmr *)put->rmr;
+    bool direct = e->link->direct;
+    uint64_t region_bytes = direct ? keyed->bytes : stream->bytes;
     if (put->bytes == 0 || put->bytes > PUT_BYTES_MAX ||
-        !gw_range_is_inside(put->offset, put->bytes, rmr->bytes))
+        !gw_range_is_inside(put->offset, put->bytes, region_bytes) ||
+        (direct && !is_registered(e, put)))
         return -EINVAL;
     if (e->put_count == WINDOW)
         return 0;
@@ -234,7 +309,8 @@ static int put_one(struct loop_ep *e, const struct gw_put *put)
     if (!item)
         return 0;
     *item = (struct gw_loop_item){.is_put = true,
-                                  .region = rmr->region,
+                                  .region = direct ? keyed->region : stream->region,
+                                  .key = direct ? keyed->key : 0,
                                   .offset = put->offset,
                                   .cookie = put->cookie,
                                   .local = put->local,
@@ -359,6 +435,8 @@ ssize_t gw_loop_ep_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
     ssize_t got = -EAGAIN;
     pthread_mutex_lock(&gw_loop_lock);
     depart(e);
+    if (e->link->direct)
+        land(e->link);
     struct gw_loop_item *item = e->shut ? NULL : pump(e);
     if (item && (e->rc == 0 || e->rc == -ECONNRESET))
         got = take_message(e, item, buf, bytes);
@@ -370,6 +448,15 @@ ssize_t gw_loop_ep_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
     return got;
 }
 
+/* What a mute peer does not acknowledge is an error when it arrives. */
+static uint64_t first_landing_ns(const struct loop_ep *e)
+{
+    const struct gw_endpoint *peer = e->link->end[!e->side];
+    const struct gw_loop_item *first = out_of(e)->first;
+    return peer && ep_of(peer)->rc < 0 && first && first->departed ? first->deliver_ns
+                                                                   : GW_NEVER_NS;
+}
+
 int gw_loop_ep_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, uint64_t *wake_ns)
 {
     struct loop_ep *e = ep_of(ep);
@@ -378,6 +465,8 @@ int gw_loop_ep_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, uin
     if (e->done_count > 0 || (e->shut && e->rc == 0)) {
         *wake_ns = 0;
     } else if (e->rc == 0) {
+        if (e->link->direct)
+            land(e->link);
         depart(e);
         if (e->done_count > 0)
             *wake_ns = 0;
@@ -385,6 +474,9 @@ int gw_loop_ep_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, uin
             *wake_ns = gw_loop_wake_at(gw_loop_flow_departure_ns_locked(out_of(e)), *wake_ns);
         if (*wake_ns)
             *wake_ns = gw_loop_wake_at(gw_loop_flow_arrival_ns_locked(in_of(e)), *wake_ns);
+        if (*wake_ns && e->link->direct)
+            *wake_ns =
+                e->link->refused[e->side] ? 0 : gw_loop_wake_at(first_landing_ns(e), *wake_ns);
         if (*wake_ns && e->starved_ns)
             *wake_ns = gw_loop_wake_at(e->starved_ns, *wake_ns);
         if (*wake_ns)
@@ -405,9 +497,12 @@ void gw_loop_ep_close(struct gw_endpoint *ep)
 {
     struct loop_ep *e = ep_of(ep);
     pthread_mutex_lock(&gw_loop_lock);
+    if (e->link->direct)
+        land(e->link);
     if (e->rc == 0)
         depart(e);
     flush(e);
+    e->link->end[e->side] = NULL;
     gw_loop_link_leave_locked(e->link, e->side);
     pthread_mutex_unlock(&gw_loop_lock);
     gw_free(e);
@@ -420,11 +515,13 @@ struct gw_endpoint *gw_loop_ep_new(struct gw_domain *dom, const struct gw_prefac
     struct loop_ep *e = gw_zalloc(1, sizeof(*e));
     if (!e)
         return NULL;
-    e->base.ops = &gw_loop_ops;
+    e->base.ops = dom->ops;
     e->err.struct_bytes = sizeof(e->err);
-    e->dom = (struct gw_stream_domain *)dom;
+    e->dom = dom;
     e->link = link;
     e->side = side;
+    link->direct = dom->ops->flags & GW_EP_ONE_SIDED;
+    link->end[side] = &e->base;
     e->preface = *preface;
     e->message_bytes_max =
         config->message_bytes_max ? config->message_bytes_max : GW_MESSAGE_BYTES_DEFAULT;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* transport/loop/loop_impl.h - what the files of loop: share. A link is a pair of flows, one a direction;
- * an endpoint is one end of a link; a listener makes both ends of it. An arrow below is an include of
- * knowledge: what stands on the right knows nothing of what stands on the left.
+/* transport/loop/loop_impl.h - what the files of loop: and loop1: share. A link is a pair of flows, one a
+ * direction; an endpoint is one end of a link; a listener makes both ends of it. An arrow below is an
+ * include of knowledge: what stands on the right knows nothing of what stands on the left.
  *
  *     loop_listen.c  -->  loop_endpoint.c  -->  loop_link.c  -->  the net, if there is one (loop.h)
+ *                                          -->  loop_region.c: what loop1: registers
  */
 #ifndef GW_TRANSPORT_LOOP_IMPL_H
 #define GW_TRANSPORT_LOOP_IMPL_H
 
 #include "transport/loop/loop.h"
+#include "transport/ops.h"
 #include "transport/preface.h"
 
 #include <pthread.h>
@@ -35,7 +37,7 @@ struct gw_loop_item { /* a put or a message */
     struct gw_loop_item *next;
     bool is_put, departed;
     uint32_t region;
-    uint64_t offset, cookie;
+    uint64_t offset, cookie, key;
     const void *local;
     uint64_t read_ns, deliver_ns;
     size_t bytes, lost; /* lost: bytes at the end that never arrive */
@@ -53,10 +55,14 @@ struct gw_loop_flow {                   /* one direction of a link */
 struct gw_loop_link {
     struct gw_loop_link *next;
     unsigned number, open;
+    bool direct; /* of loop1: puts land by themselves, in no order among each other */
     struct gw_loop_flow flow[2]; /* [direction] */
     int owner[2];                /* of the writing end of that direction */
+    struct gw_endpoint *end[2];  /* the end that writes in that direction; NULL: it is closed */
+    bool refused[2];             /* a put of that end was not taken: the connection is broken */
 };
 
+struct gw_loop_link *gw_loop_link_next_locked(struct gw_loop_link *link); /* NULL: the first */
 /* With two ends, not yet known to anybody; NULL: no memory. gw_free() takes it back until it is listed. */
 struct gw_loop_link *gw_loop_link_new(void);
 void gw_loop_link_list_locked(struct gw_loop_link *link, int connector, int acceptor);
@@ -79,9 +85,48 @@ struct gw_loop_item *gw_loop_flow_withdraw_locked(struct gw_loop_flow *f);
 struct gw_loop_item *gw_loop_flow_arrived_locked(struct gw_loop_flow *f, uint64_t now_ns);
 /* Away with the first item. */
 void gw_loop_flow_remove_locked(struct gw_loop_flow *f);
+/* Away with the first put that has arrived, wherever it stands: the caller's now. NULL: none. */
+struct gw_loop_item *gw_loop_flow_take_put_locked(struct gw_loop_flow *f, uint64_t now_ns);
 /* In the world's clock, GW_NEVER_NS: not without something else happening first. */
 uint64_t gw_loop_flow_departure_ns_locked(const struct gw_loop_flow *f);
 uint64_t gw_loop_flow_arrival_ns_locked(const struct gw_loop_flow *f);
+
+/* ---- loop_region.c ---------------------------------------------------------------------------- */
+
+struct gw_loop_mr {
+    struct gw_mr base;
+    struct gw_loop_mr *next;
+    struct gw_loop_domain *dom;
+    struct gw_mr_desc desc;
+    uint64_t key;
+};
+
+struct gw_loop_rmr {
+    struct gw_rmr base;
+    uint32_t region;
+    uint64_t bytes, key;
+};
+
+struct gw_loop_domain {
+    struct gw_domain base;
+    int owner;
+    uint64_t registered_bytes; /* guarded by gw_loop_lock, as is mrs */
+    struct gw_loop_mr *mrs;
+};
+
+int gw_loop1_domain_open(const struct gw_wire_config *config, struct gw_domain **dom,
+                         struct gw_error *err);
+void gw_loop1_domain_close(struct gw_domain *dom);
+int gw_loop1_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct gw_mr **mr,
+                    struct gw_error *err);
+void gw_loop1_mr_dereg(struct gw_mr *mr);
+int gw_loop1_mr_pack(const struct gw_mr *mr, void *key);
+int gw_loop1_rmr_open(struct gw_domain *dom, uint32_t region, uint64_t bytes, const void *key,
+                      size_t key_bytes, struct gw_rmr **rmr, struct gw_error *err);
+void gw_loop1_rmr_close(struct gw_rmr *rmr);
+/* Where a put with @key lands; NULL: it may not, *why says so. */
+void *gw_loop_region_locked(const struct gw_loop_domain *dom, uint64_t key, uint64_t offset,
+                            uint64_t bytes, const char **why);
 
 /* ---- loop_endpoint.c -------------------------------------------------------------------------- */
 
@@ -91,7 +136,10 @@ struct gw_endpoint *gw_loop_ep_new(struct gw_domain *dom, const struct gw_prefac
                                    const struct gw_wire_config *config, struct gw_loop_link *link,
                                    unsigned side);
 
-/* For the table in loop_listen.c. */
+/* loop1: whatever has arrived by now, anywhere, has landed. */
+void gw_loop_land_all_locked(void);
+
+/* For the tables in loop_listen.c. */
 void gw_loop_ep_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr);
 int gw_loop_ep_error(const struct gw_endpoint *ep, struct gw_error *err);
 void gw_loop_ep_shutdown(struct gw_endpoint *ep);

@@ -125,6 +125,21 @@ void gw_loop_flow_remove_locked(struct gw_loop_flow *f)
     gw_free(item);
 }
 
+struct gw_loop_item *gw_loop_flow_take_put_locked(struct gw_loop_flow *f, uint64_t now_ns)
+{
+    struct gw_loop_item **at = &f->first;
+    while (*at && (*at)->departed && (!(*at)->is_put || (*at)->deliver_ns > now_ns))
+        at = &(*at)->next;
+    struct gw_loop_item *item = *at;
+    if (!item || !item->departed)
+        return NULL;
+    *at = item->next;
+    if (f->last == &item->next)
+        f->last = at;
+    f->wire_bytes -= item->bytes;
+    return item;
+}
+
 uint64_t gw_loop_flow_departure_ns_locked(const struct gw_loop_flow *f)
 {
     for (const struct gw_loop_item *item = f->first; item; item = item->next) {
@@ -165,7 +180,9 @@ void gw_loop_link_append_locked(struct gw_loop_link *link, struct gw_loop_item *
     if (net && !f->cut)
         net->fate(sent, &fate);
     item->read_ns = now_ns + fate.read_ns;
-    item->deliver_ns = gw_max_u64(now_ns + fate.delay_ns, f->newest_ns);
+    item->deliver_ns = now_ns + fate.delay_ns;
+    if (!link->direct || !item->is_put) /* a NIC orders messages behind puts, and nothing else */
+        item->deliver_ns = gw_max_u64(item->deliver_ns, f->newest_ns);
     item->deliver_ns = gw_max_u64(item->deliver_ns, item->read_ns);
     if (f->cut) { /* into the void: it fills the wire and stays there */
         item->deliver_ns = GW_NEVER_NS;
@@ -174,16 +191,21 @@ void gw_loop_link_append_locked(struct gw_loop_link *link, struct gw_loop_item *
         item->lost = partly ? item->bytes - fate.cut_bytes : 0;
         item->deliver_ns = partly ? item->deliver_ns : GW_NEVER_NS;
         if (partly)
-            f->newest_ns = item->deliver_ns;
+            f->newest_ns = gw_max_u64(f->newest_ns, item->deliver_ns);
         cut_link(link, sent->direction, fate.cut, fate.told_ns);
     } else {
-        f->newest_ns = item->deliver_ns;
+        f->newest_ns = gw_max_u64(f->newest_ns, item->deliver_ns);
         cut_link(link, sent->direction, fate.cut, fate.told_ns);
     }
     f->queue_bytes += item->bytes;
     item->next = NULL;
     *f->last = item;
     f->last = &item->next;
+}
+
+struct gw_loop_link *gw_loop_link_next_locked(struct gw_loop_link *link)
+{
+    return link ? link->next : links;
 }
 
 struct gw_loop_link *gw_loop_link_new(void)

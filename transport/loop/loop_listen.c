@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* loop:name - both ends in one process: names that are listened at, connecting to them, and the wire's
- * table.
+/* loop:name, loop1:name - both ends in one process: names that are listened at, connecting to them, and
+ * the tables of both wires.
  *
  * Who connects hangs a *dial* into the listener's line and sleeps in short naps until it is answered. Who
  * accepts takes the dials that have arrived, asks for admission with the lock open, and makes the link
@@ -35,7 +35,7 @@ struct dial {
 };
 
 struct loop_listener {
-    struct gw_listener base;
+    struct gw_listener base; /* its table tells loop: from loop1: */
     struct loop_listener *next;
     char name[256];
     char uri[GW_URI_BYTES_MAX];
@@ -54,10 +54,10 @@ static struct loop_listener *listener_of(const struct gw_listener *ln)
 
 /* ---- connecting ------------------------------------------------------------------------------- */
 
-static struct loop_listener *find_locked(const char *name)
+static struct loop_listener *find_locked(const struct gw_transport_ops *ops, const char *name)
 {
     for (struct loop_listener *l = listeners; l; l = l->next) {
-        if (strcmp(l->name, name) == 0)
+        if (l->base.ops == ops && strcmp(l->name, name) == 0)
             return l;
     }
     return NULL;
@@ -78,7 +78,7 @@ static void dial_wait(struct dial *dial, const char *name, uint64_t deadline_ns)
     for (;;) {
         pthread_mutex_lock(&gw_loop_lock);
         if (!dial->answered && !dial->asked && gw_clock_ns() >= deadline_ns) {
-            struct loop_listener *l = find_locked(name);
+            struct loop_listener *l = find_locked(dial->dom->ops, name);
             if (l)
                 unqueue_locked(&l->dials, dial);
             dial->rc = -ETIMEDOUT;
@@ -122,7 +122,7 @@ static int loop_connect(struct gw_domain *dom, const struct gw_uri *uri,
     dial.rc = gw_loop_dial(uri, config->index, &delay_ns);
     dial.arrive_ns = gw_loop_world_ns() + delay_ns;
     pthread_mutex_lock(&gw_loop_lock);
-    struct loop_listener *l = find_locked(uri->path);
+    struct loop_listener *l = find_locked(dom->ops, uri->path);
     if (!l && dial.rc == 0)
         dial.rc = -ECONNREFUSED;
     dial.answered = dial.rc < 0 && dial.rc != -ETIMEDOUT;
@@ -222,20 +222,21 @@ static int loop_accept(struct gw_listener *ln, gw_admit_fn *admit, void *admit_c
 
 /* ---- listening -------------------------------------------------------------------------------- */
 
-static int loop_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
-                       struct gw_listener **ln, struct gw_error *err)
+static int listen_at(const struct gw_transport_ops *ops, const struct gw_uri *uri,
+                     const struct gw_wire_config *config, struct gw_listener **ln,
+                     struct gw_error *err)
 {
     struct loop_listener *l = gw_zalloc(1, sizeof(*l));
     if (!l)
         return gw_fail(err, -ENOMEM, "%s: listen", uri->text);
-    l->base.ops = &gw_loop_ops;
+    l->base.ops = ops;
     l->security = config->security;
     l->owner = gw_loop_owner();
     l->listed = true;
     snprintf(l->name, sizeof(l->name), "%s", uri->path);
-    snprintf(l->uri, sizeof(l->uri), "loop:%s", uri->path);
+    snprintf(l->uri, sizeof(l->uri), "%s:%s", ops->scheme, uri->path);
     pthread_mutex_lock(&gw_loop_lock);
-    bool taken = find_locked(l->name) != NULL;
+    bool taken = find_locked(ops, l->name) != NULL;
     if (!taken) {
         l->next = listeners;
         listeners = l;
@@ -249,6 +250,18 @@ static int loop_listen(const struct gw_uri *uri, const struct gw_wire_config *co
     }
     *ln = &l->base;
     return 0;
+}
+
+static int loop_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
+                       struct gw_listener **ln, struct gw_error *err)
+{
+    return listen_at(&gw_loop_ops, uri, config, ln, err);
+}
+
+static int loop1_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
+                        struct gw_listener **ln, struct gw_error *err)
+{
+    return listen_at(&gw_loop1_ops, uri, config, ln, err);
 }
 
 static const char *loop_listener_uri(const struct gw_listener *ln)
@@ -338,6 +351,38 @@ const struct gw_transport_ops gw_loop_ops = {
     .mr_pack = gw_stub_mr_pack,
     .rmr_open = gw_stream_rmr_open,
     .rmr_close = gw_stream_rmr_close,
+    .put = gw_loop_ep_put,
+    .get = gw_stub_get,
+    .poll = gw_loop_ep_poll,
+    .send = gw_loop_ep_send,
+    .recv = gw_loop_ep_recv,
+    .arm = gw_loop_ep_arm,
+    .awake = gw_loop_ep_awake,
+};
+
+const struct gw_transport_ops gw_loop1_ops = {
+    .scheme = "loop1",
+    .flags = GW_EP_REPLIES | GW_EP_RECONNECTS | GW_EP_IN_PROCESS | GW_EP_ONE_SIDED |
+             GW_EP_ZERO_COPY | GW_EP_PINS,
+    .domain_open = gw_loop1_domain_open,
+    .domain_close = gw_loop1_domain_close,
+    .connect = loop_connect,
+    .listen = loop1_listen,
+    .listener_uri = loop_listener_uri,
+    .accept = loop_accept,
+    .listener_arm = loop_listener_arm,
+    .listener_awake = loop_listener_awake,
+    .listener_close = loop_listener_close,
+    .query = gw_loop_ep_query,
+    .error = gw_loop_ep_error,
+    .shutdown = gw_loop_ep_shutdown,
+    .revoke = gw_loop_ep_revoke,
+    .close = gw_loop_ep_close,
+    .mr_reg = gw_loop1_mr_reg,
+    .mr_dereg = gw_loop1_mr_dereg,
+    .mr_pack = gw_loop1_mr_pack,
+    .rmr_open = gw_loop1_rmr_open,
+    .rmr_close = gw_loop1_rmr_close,
     .put = gw_loop_ep_put,
     .get = gw_stub_get,
     .poll = gw_loop_ep_poll,
