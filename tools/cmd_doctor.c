@@ -13,13 +13,15 @@
 static void print_line(void *ctx, const struct gw_finding *finding)
 {
     (void)ctx;
-    printf("%-7s %-22s %s\n",
+    printf("%-7s %-24s %s\n",
            finding->ok       ? "ok"
            : finding->needed ? "NOT OK"
                              : "not ok",
            finding->topic, finding->detail);
-    if (!finding->ok && finding->fix[0] != '\0')
-        printf("%-7s %-22s fix: %s\n", "", "", finding->fix);
+    if (finding->fix[0] != '\0')
+        printf("%-7s %-24s fix: %s\n", "", "", finding->fix);
+    if (finding->note[0] != '\0')
+        printf("%-7s %-24s note: %s\n", "", "", finding->note);
 }
 
 static void add_object(void *ctx, const struct gw_finding *finding)
@@ -32,6 +34,7 @@ static void add_object(void *ctx, const struct gw_finding *finding)
     json_object_set_new(object, "needed", json_boolean(finding->needed));
     json_object_set_new(object, "detail", gw_report_text(finding->detail));
     json_object_set_new(object, "fix", gw_report_text(finding->fix));
+    json_object_set_new(object, "note", gw_report_text(finding->note));
     json_array_append_new(findings, object);
 }
 

@@ -32,6 +32,7 @@
 #include <sys/uio.h>
 
 struct gw_uri;
+struct gw_findings; /* core/base/finding.h */
 struct gw_domain;
 struct gw_endpoint;
 struct gw_listener;
@@ -174,6 +175,14 @@ const char *gw_wire_name(const char *scheme);
 const char *gw_wire_scheme(unsigned index);
 /* Flags (GW_EP_*) that every endpoint of this scheme has; 0 if unknown. */
 uint32_t gw_wire_flags(const char *scheme);
+
+/* What works of wire @scheme on this host, from its library and the kernel's modules to devices, ports
+ * and permissions (transport/wire_report.h); @needed as in godwit/doctor.h. Blocks for a second at
+ * most. Wires of sockets have nothing to tell. */
+void gw_wire_report(const char *scheme, bool needed, struct gw_findings *all);
+/* What wire @scheme says about the way to @uri->host, whatever the wire of @uri, without connecting. */
+void gw_wire_report_path(const char *scheme, const struct gw_uri *uri, bool needed,
+                         struct gw_findings *all);
 
 int gw_domain_open(const char *scheme, const struct gw_wire_config *config, struct gw_domain **dom,
                    struct gw_error *err);

@@ -12,19 +12,24 @@ extern "C" {
 
 struct gw_finding {
     size_t struct_bytes;
-    const char *topic; /* "userfaultfd", "pagemap-scan", "memlock", "hugepages", "wire tcp"... */
+    const char *topic; /* "memlock", "wire tcp", "rdma port rxe0/1"...: unique within a run */
     bool ok;
-    bool needed;        /* false: only a feature is missing without it */
-    const char *detail; /* what was found: "need 65536 KiB, have 8192 KiB" */
-    const char *fix;    /* the command or setting, or "" */
+    bool needed;        /* by every migration, or by one to the given address; else a feature is
+                           missing without it */
+    const char *detail; /* what was found, and why it is not ok: "need 16384 KiB, have 8192 KiB" */
+    const char *fix;    /* a command for the shell that mends it, sudo included if this process is
+                           not root's; "" where it is ok or no command helps */
+    const char *note;   /* what else to know: another way, how to make it last; or "" */
 };
 
 /* Called once per finding; texts are valid during the call. */
 typedef void gw_finding_fn(void *ctx, const struct gw_finding *finding);
 
-/** gw_doctor_run() - probe by doing; leaves nothing behind. Takes well under a second, beside a look-up
- *  of @uri's host name. Calls @found on this thread.
- *  @uri: also check whether a listening peer there can be reached; may be NULL.
+/** gw_doctor_run() - probe by doing; leaves nothing behind. Takes about a second (libfabric looks
+ *  for its providers), and as long as @uri's name and an answer from there take, 2 s at most beside
+ *  the look-up. Calls @found on this thread.
+ *  @uri: also check whether a listening peer there can be reached; its wire's findings become
+ *        needed. May be NULL.
  *  @found: NULL: only judge whether @uri is well-formed and of this build; nothing is probed.
  *  Return: how many needed things are not ok, or -EINVAL for a @uri that is malformed or of a wire
  *  that is not in this build. A peer that cannot be reached is a finding. */
