@@ -6,9 +6,9 @@
 #include "core/base/alloc.h"
 #include "tests/hostile/session.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/loopback.h"
 #include "transport/listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,15 +166,6 @@ GW_TEST(flood, page_endpoints_cost_little_each)
 
 #define STRANGERS 10000
 
-static struct sockaddr_in address_of(const char *uri)
-{
-    unsigned port = 0;
-    GW_ASSERT_EQ(sscanf(uri, "tcp:127.0.0.1:%u", &port), 1);
-    return (struct sockaddr_in){.sin_family = AF_INET,
-                                .sin_port = htons((uint16_t)port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
 /* Some say nothing, some half a preface, some a whole one for a control connection. */
 static int stranger(const struct sockaddr_in *address, unsigned number)
 {
@@ -221,7 +212,7 @@ static void strangers(unsigned every)
     pair_init(&pair);
     pair_listen(&pair);
     gw_alloc_peak_reset();
-    struct sockaddr_in address = address_of(gw_target_uri(pair.tgt));
+    struct sockaddr_in address = loopback_address(gw_target_uri(pair.tgt));
     unsigned opened = 0;
     for (; opened < STRANGERS; opened++) {
         fds[opened] = stranger(&address, every ? opened * every : opened);

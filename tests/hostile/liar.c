@@ -7,9 +7,9 @@
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/loopback.h"
 #include "transport/stream.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -61,7 +61,7 @@ struct liar {
     pthread_t thread;
     int listener, wake;
     char uri[128];
-    struct address here, target;
+    struct address target;
     pthread_mutex_t lock; /* guards all below */
     struct connection connections[CONNECTIONS_MAX];
     unsigned seen[2][TYPES_MAX], puts_seen[2], opened[256];
@@ -468,15 +468,12 @@ static void *relay(void *arg)
 
 /* ---- for the test ----------------------------------------------------------------------------------- */
 
-/* "tcp:127.0.0.1:PORT" or "unix:PATH". */
+/* Of tcp on this machine, or "unix:PATH". */
 static struct address address_of(const char *uri)
 {
     struct address address = {.bytes = sizeof(address.tcp)};
-    unsigned port = 0;
-    if (sscanf(uri, "tcp:127.0.0.1:%u", &port) == 1) {
-        address.tcp = (struct sockaddr_in){.sin_family = AF_INET,
-                                           .sin_port = htons((uint16_t)port),
-                                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (loopback_is(uri)) {
+        address.tcp = loopback_address(uri);
         return address;
     }
     GW_ASSERT_EQ(strncmp(uri, "unix:", 5), 0);
@@ -487,24 +484,18 @@ static struct address address_of(const char *uri)
     return address;
 }
 
-static bool is_unix(const struct address *address)
-{
-    return address->any.sa_family == AF_UNIX;
-}
-
-/* On the target's wire; beside it, if that is a path. */
 static void open_listener(struct liar *liar)
 {
-    struct address *here = &liar->here;
-    snprintf(liar->uri, sizeof(liar->uri), "%.100s.liar", liar->config.target_uri);
-    *here = address_of(is_unix(&liar->target) ? liar->uri : "tcp:127.0.0.1:0");
-    liar->listener = socket(here->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    GW_ASSERT_EQ(bind(liar->listener, &here->any, here->bytes), 0);
-    GW_ASSERT_EQ(listen(liar->listener, 64), 0);
-    if (is_unix(here))
+    liar->listener =
+        socket(liar->target.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (liar->target.any.sa_family == AF_INET) {
+        loopback_listen(liar->listener, liar->uri, sizeof(liar->uri));
         return;
-    GW_ASSERT_EQ(getsockname(liar->listener, &here->any, &here->bytes), 0);
-    snprintf(liar->uri, sizeof(liar->uri), "tcp:127.0.0.1:%u", ntohs(here->tcp.sin_port));
+    }
+    snprintf(liar->uri, sizeof(liar->uri), "%.100s.liar", liar->config.target_uri);
+    struct address here = address_of(liar->uri);
+    GW_ASSERT_EQ(bind(liar->listener, &here.any, here.bytes), 0);
+    GW_ASSERT_EQ(listen(liar->listener, 64), 0);
 }
 
 struct liar *liar_new(const struct liar_config *config)
@@ -535,8 +526,8 @@ void liar_free(struct liar *liar)
             forget(&liar->connections[i]);
     }
     close(liar->listener);
-    if (is_unix(&liar->here))
-        unlink(liar->here.unix_.sun_path);
+    if (liar->target.any.sa_family == AF_UNIX)
+        unlink(liar->uri + 5);
     close(liar->wake);
     pthread_mutex_destroy(&liar->lock);
     free(liar);

@@ -5,10 +5,10 @@
  * source's stands paused with the outcome reported as unknown. Time-outs are short; what is waited
  * for is an event or a message with a deadline far beyond them. */
 #include "tests/shim/gw_test.h"
+#include "tests/support/loopback.h"
 #include "tests/support/pair.h"
 #include "tests/support/proxy.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -678,11 +678,7 @@ GW_TEST(handover, the_target_listens_until_ack_or_the_settle_timeout)
 
 static int stranger(const struct stage *stage, const void *bytes, size_t count)
 {
-    unsigned port = 0;
-    GW_ASSERT_EQ(sscanf(gw_target_uri(stage->pair.tgt), "tcp:127.0.0.1:%u", &port), 1);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = loopback_address(gw_target_uri(stage->pair.tgt));
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     GW_ASSERT(fd >= 0);
     GW_ASSERT_EQ(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);

@@ -4,6 +4,7 @@
 #include "tests/support/pair.h"
 
 #include "tests/shim/gw_test.h"
+#include "tests/support/loopback.h"
 
 #include <errno.h>
 #include <linux/memfd.h>
@@ -337,7 +338,7 @@ void pair_init(struct pair *pair)
 void pair_listen(struct pair *pair)
 {
     struct gw_error err = GW_ERROR_INIT;
-    const char *uri = pair->listen_uri ? pair->listen_uri : "tcp:127.0.0.1:0";
+    const char *uri = pair->listen_uri ? pair->listen_uri : loopback_any();
     if (gw_target_listen(pair->tgt, uri, &err) < 0)
         GW_FAIL("listen: %s", err.message);
 }

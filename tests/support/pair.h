@@ -23,7 +23,7 @@ struct pair_block {
 
 struct pair {
     /* set by the test before pair_init(), or left */
-    const char *listen_uri;          /* "tcp:127.0.0.1:0" */
+    const char *listen_uri;          /* NULL: loopback_any() */
     struct gw_params *params;        /* of the source; NULL: defaults */
     struct gw_params *target_params; /* NULL: defaults */
     bool writes;                     /* a thread writes random words while the guest runs */

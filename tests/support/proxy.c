@@ -7,9 +7,9 @@
 
 #include "core/base/bytes.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/loopback.h"
 #include "transport/stream.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -373,30 +373,15 @@ static void wake(struct proxy *proxy)
     GW_EXPECT_EQ(write(proxy->wake, &one, sizeof(one)), (ssize_t)sizeof(one));
 }
 
-static struct sockaddr_in address_of(const char *uri)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    unsigned port = 0;
-    GW_ASSERT_EQ(sscanf(uri, "tcp:127.0.0.1:%u", &port), 1);
-    address.sin_port = htons((uint16_t)port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
-}
-
 struct proxy *proxy_new(const char *target_uri)
 {
     struct proxy *proxy = calloc(1, sizeof(*proxy));
     GW_ASSERT(proxy != NULL);
     pthread_mutex_init(&proxy->lock, NULL);
-    proxy->target = address_of(target_uri);
+    proxy->target = loopback_address(target_uri);
     proxy->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     proxy->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_in address = address_of("tcp:127.0.0.1:0");
-    socklen_t bytes = sizeof(address);
-    GW_ASSERT_EQ(bind(proxy->listener, (struct sockaddr *)&address, bytes), 0);
-    GW_ASSERT_EQ(listen(proxy->listener, 64), 0);
-    GW_ASSERT_EQ(getsockname(proxy->listener, (struct sockaddr *)&address, &bytes), 0);
-    snprintf(proxy->uri, sizeof(proxy->uri), "tcp:127.0.0.1:%u", ntohs(address.sin_port));
+    loopback_listen(proxy->listener, proxy->uri, sizeof(proxy->uri));
     GW_ASSERT_EQ(pthread_create(&proxy->thread, NULL, relay, proxy), 0);
     return proxy;
 }
@@ -427,7 +412,7 @@ const char *proxy_uri(const struct proxy *proxy)
 
 void proxy_set_target(struct proxy *proxy, const char *target_uri)
 {
-    struct sockaddr_in address = address_of(target_uri);
+    struct sockaddr_in address = loopback_address(target_uri);
     pthread_mutex_lock(&proxy->lock);
     proxy->target = address;
     pthread_mutex_unlock(&proxy->lock);

@@ -22,7 +22,7 @@ enum proxy_act {
 
 struct proxy;
 
-/* @target_uri: "tcp:127.0.0.1:PORT". Fails the test if it cannot listen. */
+/* @target_uri: "tcp:127.X.Y.Z:PORT". Fails the test if it cannot listen. */
 struct proxy *proxy_new(const char *target_uri);
 void proxy_free(struct proxy *proxy); /* closes every connection; takes NULL */
 const char *proxy_uri(const struct proxy *proxy);
