@@ -117,10 +117,10 @@ static void lose(struct told *told, enum proxy_way way, enum gw_message_type typ
 {
     begin(told);
     unsigned rule = proxy_on(told->proxy, way, type, 1, PROXY_CUT);
+    proxy_refuse_after(told->proxy, rule);
     go(told);
     for (unsigned i = 0; i < 4000 && !proxy_has_struck(told->proxy, rule); i++)
         pair_pump(&told->pair, 5);
-    proxy_refuse(told->proxy, true);
 }
 
 GW_TEST(told, hold_that_times_out)
@@ -184,10 +184,10 @@ GW_TEST(told, source_freed_while_it_asks)
     struct told told = {.pair = {.device_value = 1}};
     begin(&told);
     unsigned rule = proxy_on(told.proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, PROXY_CUT);
+    proxy_refuse_after(told.proxy, rule);
     go(&told);
     for (unsigned i = 0; i < 4000 && !proxy_has_struck(told.proxy, rule); i++)
         pair_pump(&told.pair, 5);
-    proxy_refuse(told.proxy, true);
     usleep(100000); /* the source has noticed: it asks */
     gw_source_free(told.pair.src);
     told.pair.src = NULL;

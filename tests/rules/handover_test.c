@@ -293,9 +293,9 @@ static void link_lost_early(const char *name, bool writes)
     set_both(stage, "x-hold-timeout", "300");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, losses[i].way, losses[i].type, losses[i].nth, PROXY_CUT);
+    proxy_refuse_after(stage->proxy, rule);
     stage_go(stage);
     until_struck(stage, rule);
-    proxy_refuse(stage->proxy, true);
     GW_EXPECT(pair_until(&stage->pair, source_ended, SECONDS));
     expect_guest(stage, AT_SOURCE);
     if (is_hello) /* to the target it was a stranger */
@@ -359,10 +359,10 @@ static struct stage *hold(void)
     set_both(stage, "x-hold-timeout", "600");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_PREPARED, 1, PROXY_CUT);
+    proxy_refuse_after(stage->proxy, rule);
     atomic_store(&stage->source_is_dead, true);
     stage_go(stage);
     until_struck(stage, rule);
-    proxy_refuse(stage->proxy, true);
     GW_EXPECT(pair_until(&stage->pair, is_holding, SECONDS));
     GW_EXPECT_EQ(gw_target_outcome(stage->pair.tgt), GW_TARGET_NONE);
     expect_guest(stage, NOWHERE);
@@ -444,9 +444,9 @@ GW_TEST(handover, what_is_claimed_does_not_listen)
     set_both(stage, "x-hold-timeout", "500");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, PROXY_CUT);
+    proxy_refuse_after(stage->proxy, rule);
     stage_go(stage);
     until_struck(stage, rule);
-    proxy_refuse(stage->proxy, true);
     GW_EXPECT(pair_until(&stage->pair, is_holding, SECONDS));
     GW_EXPECT_EQ(gw_target_claim(stage->pair.tgt), 0);
     proxy_refuse(stage->proxy, false);
@@ -751,9 +751,9 @@ static struct stage *unknown_stage(enum proxy_act act)
     set(stage->source_params, "x-settle-timeout", "400");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, act);
+    proxy_refuse_after(stage->proxy, rule);
     stage_go(stage);
     until_struck(stage, rule);
-    proxy_refuse(stage->proxy, true);
     return stage;
 }
 
@@ -847,9 +847,9 @@ static void ask_late(enum proxy_act act)
     set_both(stage, "x-hold-timeout", "300");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, act);
+    proxy_refuse_after(stage->proxy, rule);
     stage_go(stage);
     until_struck(stage, rule);
-    proxy_refuse(stage->proxy, true);
     GW_EXPECT(pair_until(&stage->pair, target_ended, SECONDS));
     expect_unknown(stage);
     pair_listen(&stage->pair);

@@ -47,7 +47,7 @@ struct rule {
     enum gw_message_type type;
     unsigned nth, seen;
     enum proxy_act act;
-    bool struck, released;
+    bool struck, released, refuses;
     struct connection *connection; /* where it struck */
     uint8_t copy[4096];            /* AGAIN */
     size_t copy_bytes;
@@ -158,6 +158,7 @@ static bool strike(struct proxy *proxy, struct connection *c, unsigned way, stru
     struct flow *flow = &c->flow[way];
     rule->struck = true;
     rule->connection = c;
+    proxy->refuse |= rule->refuses;
     switch (rule->act) {
     case PROXY_CUT:
         cut_all(proxy);
@@ -487,6 +488,13 @@ void proxy_refuse(struct proxy *proxy, bool refuse)
 {
     pthread_mutex_lock(&proxy->lock);
     proxy->refuse = refuse;
+    pthread_mutex_unlock(&proxy->lock);
+}
+
+void proxy_refuse_after(struct proxy *proxy, unsigned rule)
+{
+    pthread_mutex_lock(&proxy->lock);
+    proxy->rules[rule].refuses = true;
     pthread_mutex_unlock(&proxy->lock);
 }
 

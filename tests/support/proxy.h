@@ -38,6 +38,9 @@ void proxy_release(struct proxy *proxy, unsigned rule);
 void proxy_cut(struct proxy *proxy); /* close every connection now */
 /* New connections are closed as soon as they are made; false: they pass again. */
 void proxy_refuse(struct proxy *proxy, bool refuse);
+/* The same from the moment that @rule strikes: a source that lost its connection may be back before a
+ * test has seen why. Before it can strike. */
+void proxy_refuse_after(struct proxy *proxy, unsigned rule);
 /* Control connections pass byte by byte, others in pieces of odd size. Before the first connection. */
 void proxy_crumble(struct proxy *proxy);
 
