@@ -4,16 +4,17 @@
  * success only. */
 #include "transport/transport.h"
 
+#include "gw_config.h"
 #include "transport/backends.h"
 #include "transport/filter/filter.h"
 
 #include <string.h>
 
 static const struct gw_transport_ops *const backends[] = {
-    &gw_tcp_ops,
-    &gw_unix_ops,
-    &gw_loop_ops,
-    &gw_loop1_ops,
+    &gw_tcp_ops, &gw_unix_ops, &gw_loop_ops, &gw_loop1_ops,
+#if GW_HAVE_OFI
+    &gw_ofi_ops,
+#endif
 };
 
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))

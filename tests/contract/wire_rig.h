@@ -22,8 +22,9 @@ struct rig {
     struct gw_domain *source_domain, *target_domain;
     struct gw_endpoint *source, *target; /* after rig_open() */
     struct gw_wire_config source_config, target_config;
-    uint8_t *guest; /* the target's memory, RIG_REGION */
-    uint8_t *local; /* the source's, as large */
+    uint8_t *guest;  /* the target's memory, RIG_REGION */
+    uint8_t *local;  /* the source's, as large */
+    bool binds_late; /* its domains know their device once connected: memory is registered then */
     struct gw_mr *guest_mr, *local_mr;
     struct gw_rmr *rmr;
     enum gw_admission admission; /* what the listener says */
@@ -32,10 +33,15 @@ struct rig {
 };
 
 /* Every wire that this machine can test: "tcp4", "tcp6", "unix", and each of them through filters that
- * let everything pass: "tap+tcp4", "fault+unix"... */
+ * let everything pass: "tap+tcp4", "fault+unix"... "ofi-net" is ofi with provider net, "ofi-rxm" with
+ * tcp;ofi_rxm. */
 const char *const *gw_test_wires(void);
+/* Those with keys, where puts land without the target's code: NICs, and what behaves like one. */
+const char *const *gw_test_one_sided_wires(void);
 /* Those on which tests can inject bytes of their own. */
 const char *const *gw_test_stream_wires(void);
+/* Skips where an end must not go while the other one works, because both are in one process. */
+void rig_needs_lasting_peers(const char *wire);
 /* A wire that the machine lacks skips the test. */
 void rig_listen(struct rig *rig, const char *wire);
 /* With a query for the filters of the source's address, NULL: none, and for the listener's. */

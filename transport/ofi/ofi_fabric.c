@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+/* Providers: which can carry a migration, and what each of them means by its promises. One question to
+ * fi_getinfo() answers most of it; what it does not say, because a provider says one thing and does
+ * another, is the table at the top, each line of it seen (docs/decisions/0001).
+ *
+ * The question offers every mode of registration but one: FI_MR_ENDPOINT ties a registration to one
+ * endpoint, and a key here belongs to a migration. Errors name the provider and what to do. */
+#include "transport/ofi/ofi_impl.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    bool is_local;    /* its addresses name processes: it takes no address of the network */
+    bool stays_ready; /* its wait descriptor stays readable: who sleeps on it spins */
+    bool pins;
+} quirks[] = {
+    {.name = "shm", .is_local = true},
+    {.name = "net", .stays_ready = true},
+    {.name = "verbs", .pins = true},
+    {.name = "verbs;ofi_rxm", .pins = true},
+};
+
+#define QUIRK_COUNT (sizeof(quirks) / sizeof(quirks[0]))
+#define MR_MODES (FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY)
+
+static size_t quirk_of(const char *provider)
+{
+    size_t i = 0;
+    while (i < QUIRK_COUNT && strcmp(quirks[i].name, provider) != 0)
+        i++;
+    return i;
+}
+
+int gw_ofi_errno(int rc)
+{
+    if (rc > -FI_ERRNO_OFFSET)
+        return rc;
+    return rc == -FI_ETOOSMALL || rc == -FI_ETRUNC ? -EMSGSIZE : rc == -FI_EAVAIL ? -EIO : -EPROTO;
+}
+
+int gw_ofi_fail(struct gw_error *err, int rc, const char *what)
+{
+    return gw_fail_code(err, gw_ofi_errno(rc), rc == -FI_ENOMEM ? GW_CODE_NO_MEMORY : GW_CODE_IO,
+                        "%s: %s", what, fi_strerror(-rc));
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+/* CMA writes the peer's memory without the peer's doing: closing an endpoint does not stop it. libfabric
+ * reads the variable once, so it cannot be set from here. */
+static int check_shm(struct gw_error *err)
+{
+    const char *value = getenv("FI_SHM_DISABLE_CMA");
+    if (value && strcmp(value, "0") != 0 && value[0] != '\0')
+        return 0;
+    int rc = gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
+                          "provider 'shm' writes the target's memory by cross memory attach, which "
+                          "nothing can revoke before the guest's devices are loaded");
+    gw_error_hint(err, "set FI_SHM_DISABLE_CMA=1 in the environment of both processes");
+    return rc;
+}
+
+static int refuse_provider(const char *provider, int rc, struct gw_error *err)
+{
+    if (rc == -FI_ENOMEM)
+        return gw_ofi_fail(err, rc, "fi_getinfo");
+    gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
+                 "libfabric has no provider '%s' here that can write a peer's memory: %s", provider,
+                 fi_strerror(-rc));
+    gw_error_hint(err, "'fi_info -t FI_EP_RDM -c FI_RMA' lists them; tcp;ofi_rxm is everywhere");
+    return -EOPNOTSUPP;
+}
+
+static int refuse_endpoint_keys(const char *provider, struct gw_error *err)
+{
+    gw_fail_code(
+        err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
+        "provider '%s' ties registered memory to one endpoint, and a migration has several",
+        provider);
+    gw_error_hint(err, "use another provider: 'fi_info -t FI_EP_RDM -c FI_RMA' lists them");
+    return -EOPNOTSUPP;
+}
+
+/* @node: the local address to use, NULL: any. The caller's to free. 0, or libfabric's error. */
+static int ask(const char *provider, const char *node, int mr_mode, struct fi_info **info)
+{
+    struct fi_info *hints = fi_allocinfo();
+    if (!hints)
+        return -FI_ENOMEM;
+    hints->caps = FI_MSG | FI_RMA;
+    hints->mode = FI_CONTEXT | FI_CONTEXT2;
+    hints->ep_attr->type = FI_EP_RDM;
+    hints->domain_attr->mr_mode = mr_mode;
+    hints->domain_attr->threading = FI_THREAD_SAFE;
+    hints->tx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
+    hints->fabric_attr->prov_name = strdup(provider);
+    int rc = hints->fabric_attr->prov_name
+                 ? fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info)
+                 : -FI_ENOMEM;
+    if (rc == -FI_ENODATA) { /* then it keeps messages in order, and fences are held */
+        hints->tx_attr->msg_order = FI_ORDER_SAS;
+        rc = fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info);
+    }
+    fi_freeinfo(hints);
+    return rc;
+}
+
+static int find(const char *provider, const char *node, struct fi_info **info, struct gw_error *err)
+{
+    if (strcmp(provider, "shm") == 0 && check_shm(err) < 0)
+        return -EOPNOTSUPP;
+    int rc = ask(provider, node, MR_MODES, info);
+    if (rc == 0)
+        return 0;
+    struct fi_info *other;
+    if (rc == -FI_ENODATA && ask(provider, node, MR_MODES | FI_MR_ENDPOINT, &other) == 0) {
+        fi_freeinfo(other);
+        return refuse_endpoint_keys(provider, err);
+    }
+    return refuse_provider(provider, rc, err);
+}
+
+int gw_ofi_check(const char *provider, struct gw_error *err)
+{
+    struct fi_info *info;
+    int rc = find(provider, NULL, &info, err);
+    if (rc == 0)
+        fi_freeinfo(info);
+    return rc;
+}
+
+/* ---- opening -------------------------------------------------------------------------------- */
+
+/* The local address of @fd, as a number. */
+static int local_node(int fd, char *node, socklen_t bytes, struct gw_error *err)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } at = {.in6 = {.sin6_family = AF_UNSPEC}};
+    socklen_t length = sizeof(at);
+    if (getsockname(fd, &at.any, &length) < 0)
+        return gw_fail(err, -errno, "local address of the connection");
+    if (at.any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&at.in6.sin6_addr)) {
+        struct sockaddr_in in = {.sin_family = AF_INET};
+        memcpy(&in.sin_addr, at.in6.sin6_addr.s6_addr + 12, 4);
+        at.in = in;
+        length = sizeof(in);
+    }
+    int rc = getnameinfo(&at.any, length, node, bytes, NULL, 0, NI_NUMERICHOST);
+    return rc == 0 ? 0
+                   : gw_fail(err, -EIO, "local address of the connection: %s", gai_strerror(rc));
+}
+
+int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, struct gw_error *err)
+{
+    struct gw_ofi_fabric mine = {.info = NULL};
+    size_t quirk = quirk_of(provider);
+    bool is_local = quirk < QUIRK_COUNT && quirks[quirk].is_local;
+    char node[NI_MAXHOST];
+    int rc = is_local ? 0 : local_node(fd, node, sizeof(node), err);
+    if (rc == 0)
+        rc = find(provider, is_local ? NULL : node, &mine.info, err);
+    if (rc < 0)
+        return rc;
+    rc = fi_fabric(mine.info->fabric_attr, &mine.fabric, NULL);
+    if (rc == 0)
+        rc = fi_domain(mine.fabric, mine.info, &mine.domain, NULL);
+    if (rc < 0) {
+        gw_ofi_fail(err, rc, mine.fabric ? "fi_domain" : "fi_fabric");
+        gw_ofi_fabric_close(&mine);
+        return gw_ofi_errno(rc);
+    }
+    int modes = mine.info->domain_attr->mr_mode;
+    mine.orders = mine.info->tx_attr->msg_order & FI_ORDER_SAW;
+    mine.local = modes & FI_MR_LOCAL;
+    mine.virtual = modes & FI_MR_VIRT_ADDR;
+    mine.prov_key = modes & FI_MR_PROV_KEY;
+    mine.sleeps = quirk == QUIRK_COUNT || !quirks[quirk].stays_ready;
+    mine.pins = quirk < QUIRK_COUNT && quirks[quirk].pins;
+    *f = mine;
+    return 0;
+}
+
+void gw_ofi_fabric_close(struct gw_ofi_fabric *f)
+{
+    /* -FI_EBUSY: something that was opened in it is still open, which would be ours. */
+    if (f->domain)
+        gw_assert(fi_close(&f->domain->fid) == 0);
+    if (f->fabric)
+        gw_assert(fi_close(&f->fabric->fid) == 0);
+    if (f->info)
+        fi_freeinfo(f->info);
+    *f = (struct gw_ofi_fabric){.info = NULL};
+}
