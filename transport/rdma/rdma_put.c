@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/* Puts: RDMA writes straight from guest memory, linked into lists with one doorbell each, the last of a
+ * list signalled. A completion speaks for all that was posted before it; after a failure each request
+ * comes back flushed, signalled or not. Whoever accepted a put hears of it once, in order. */
+#include "core/base/bytes.h"
+#include "transport/rdma/rdma.h"
+
+#include <string.h>
+
+static struct gw_rdma_record *record_at(struct gw_rdma_ep *e, uint64_t number)
+{
+    return &e->records[number % e->send_depth];
+}
+
+/* ---- posting --------------------------------------------------------------------------------------- */
+
+unsigned gw_rdma_post(struct gw_rdma_ep *e, unsigned count)
+{
+    struct ibv_send_wr *bad = NULL;
+    gw_assert(count > 0 && e->posted + count - e->done <= e->send_depth);
+    for (unsigned i = 0; i < count; i++) {
+        e->wr[i].wr_id = e->posted + i;
+        e->wr[i].next = i + 1 < count ? &e->wr[i + 1] : NULL;
+    }
+    e->wr[count - 1].send_flags |= IBV_SEND_SIGNALED;
+    e->system_calls++;
+    int rc = ibv_post_send(e->qp, e->wr, &bad);
+    unsigned taken = rc == 0 ? count : bad ? (unsigned)(bad - e->wr) : 0;
+    e->posted += taken;
+    if (rc != 0) {
+        e->is_tail_silent = e->is_tail_silent || taken > 0;
+        gw_rdma_fail(e, -EIO, GW_CODE_IO, "", "post to the send queue: %s", strerror(rc));
+    }
+    return taken;
+}
+
+/* Fill wr[at] from @put. 0 or -EINVAL. */
+static int fill(struct gw_rdma_ep *e, unsigned at, const struct gw_put *put)
+{
+    const struct gw_rdma_rmr *rmr = (const struct gw_rdma_rmr *)put->rmr;
+    const struct gw_rdma_mr *mr = (const struct gw_rdma_mr *)put->mr;
+    if (put->bytes == 0 || put->bytes > GW_RDMA_PUT_BYTES_MAX ||
+        !gw_range_is_inside(put->offset, put->bytes, rmr->bytes))
+        return -EINVAL;
+    uint64_t from = (uint64_t)((const uint8_t *)put->local - mr->addr);
+    gw_assert(mr->dom == e->dom && gw_range_is_inside(from, put->bytes, mr->bytes));
+    e->sge[at] =
+        (struct ibv_sge){.addr = mr->iova + from, .length = put->bytes, .lkey = mr->mr->lkey};
+    e->wr[at] =
+        (struct ibv_send_wr){.sg_list = &e->sge[at], .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE};
+    e->wr[at].wr.rdma.remote_addr = rmr->iova + put->offset;
+    e->wr[at].wr.rdma.rkey = rmr->rkey;
+    *record_at(e, e->posted + at) =
+        (struct gw_rdma_record){.work = GW_RDMA_PUT, .cookie = put->cookie};
+    return 0;
+}
+
+static unsigned room(const struct gw_rdma_ep *e)
+{
+    /* Messages keep their part of the queue: puts are limited by their own window. */
+    return e->put_window - e->put_count;
+}
+
+int gw_rdma_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count)
+{
+    struct gw_rdma_ep *e = gw_rdma_ep_of(ep);
+    unsigned taken = 0;
+    int rc = gw_rdma_check(e);
+    while (rc == 0 && taken < count && room(e) > 0) {
+        unsigned n = 0;
+        unsigned most = (unsigned)gw_min_u64(gw_min_u64(count - taken, room(e)), GW_RDMA_PUT_LIST);
+        uint64_t bytes = 0;
+        while (rc == 0 && n < most) {
+            rc = fill(e, n, &puts[taken + n]);
+            if (rc == 0)
+                bytes += puts[taken + n++].bytes;
+        }
+        if (n == 0)
+            break;
+        unsigned posted = gw_rdma_post(e, n);
+        e->put_count += posted;
+        taken += posted;
+        e->tx_bytes_total += bytes;
+        if (posted < n)
+            rc = e->rc;
+    }
+    return taken > 0 ? (int)taken : rc;
+}
+
+/* ---- completions ------------------------------------------------------------------------------------ */
+
+void gw_rdma_done(struct gw_rdma_ep *e, uint64_t number)
+{
+    for (; e->done <= number; e->done++) {
+        const struct gw_rdma_record *record = record_at(e, e->done);
+        if (record->work != GW_RDMA_PUT) {
+            gw_rdma_message_sent(e, record->work);
+            continue;
+        }
+        gw_assert(e->ready_count < e->put_window && (e->done < e->failed || e->rc < 0));
+        e->ready[(e->ready_first + e->ready_count++) % e->put_window] = (struct gw_completion){
+            .cookie = record->cookie, .status = e->done < e->failed ? 0 : e->rc};
+    }
+}
+
+int gw_rdma_poll(struct gw_endpoint *ep, struct gw_completion *done, unsigned max)
+{
+    struct gw_rdma_ep *e = gw_rdma_ep_of(ep);
+    unsigned count = 0;
+    int rc = gw_rdma_check(e);
+    while (e->ready_count > 0 && count < max) {
+        done[count++] = e->ready[e->ready_first];
+        e->ready_first = (e->ready_first + 1) % e->put_window;
+        e->ready_count--;
+        e->put_count--;
+    }
+    if (count > 0)
+        return (int)count;
+    /* Those that the device has not given back yet are still lent. */
+    return rc < 0 && e->put_count == 0 ? rc : 0;
+}
