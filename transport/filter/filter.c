@@ -284,6 +284,17 @@ int gw_filter_connect(struct gw_domain *dom, const struct gw_uri *uri,
 
 /* ---- listening ---- */
 
+/* An endpoint of ours for a connection that was admitted and not yet handed over. */
+struct made {
+    struct made *next;
+    struct gw_filter_endpoint *wrap;
+    uint8_t session[GW_SESSION_BYTES];
+    uint16_t index;
+};
+
+/* More of them wait only where their connections are lost: the oldest goes. */
+#define MADE_MAX GW_ENDPOINTS_MAX
+
 struct filter_listener {
     struct gw_listener base;
     const struct gw_filter *filter;
@@ -292,7 +303,8 @@ struct filter_listener {
     const struct gw_log *log;
     gw_admit_fn *admit; /* of the gw_accept() that runs */
     void *admit_ctx;
-    struct gw_filter_endpoint *made; /* for the connection that was admitted last */
+    struct made *made; /* the newest first */
+    unsigned made_count;
 };
 
 static struct filter_listener *listener_of(struct gw_listener *ln)
@@ -325,11 +337,55 @@ const char *gw_filter_listener_uri(const struct gw_listener *ln)
     return gw_listener_uri(((const struct filter_listener *)ln)->inner);
 }
 
-static void give_up(struct filter_listener *l)
+static struct gw_filter_endpoint *take_at(struct filter_listener *l, struct made **at)
 {
-    if (l->made)
-        l->filter->endpoint_free(l->made);
-    l->made = NULL;
+    struct made *made = *at;
+    struct gw_filter_endpoint *wrap = made->wrap;
+    *at = made->next;
+    l->made_count--;
+    gw_free(made);
+    return wrap;
+}
+
+/* The one of this connection, NULL: none. */
+static struct gw_filter_endpoint *take_made(struct filter_listener *l, const uint8_t *session,
+                                            uint16_t index)
+{
+    for (struct made **at = &l->made; *at; at = &(*at)->next) {
+        if ((*at)->index == index && memcmp((*at)->session, session, GW_SESSION_BYTES) == 0)
+            return take_at(l, at);
+    }
+    return NULL;
+}
+
+static void give_up_oldest(struct filter_listener *l)
+{
+    struct made **at = &l->made;
+    while (*at && (*at)->next)
+        at = &(*at)->next;
+    if (*at)
+        l->filter->endpoint_free(take_at(l, at));
+}
+
+static int keep(struct filter_listener *l, const struct gw_wire_config *config,
+                struct gw_filter_endpoint *wrap)
+{
+    struct made *made = gw_zalloc(1, sizeof(*made));
+    /* One with its name is of a connection that was lost while it was admitted. */
+    struct gw_filter_endpoint *lost = take_made(l, config->session, config->index);
+    if (lost)
+        l->filter->endpoint_free(lost);
+    if (!made)
+        return -ENOMEM;
+    if (l->made_count == MADE_MAX)
+        give_up_oldest(l);
+    made->wrap = wrap;
+    memcpy(made->session, config->session, GW_SESSION_BYTES);
+    made->index = config->index;
+    made->next = l->made;
+    l->made = made;
+    l->made_count++;
+    return 0;
 }
 
 static enum gw_admission admit(void *ctx, const struct gw_preface *preface, struct gw_domain **dom,
@@ -338,12 +394,12 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     struct filter_listener *l = ctx;
     struct gw_error err = GW_ERROR_INIT;
     struct gw_domain *outer = NULL;
-    give_up(l); /* the connection it was made for was lost while it was admitted */
+    struct gw_filter_endpoint *wrap = NULL;
     enum gw_admission admission = l->admit(l->admit_ctx, preface, &outer, config);
     if (admission != GW_ADMIT_OK)
         return admission;
     gw_assert(outer != NULL && outer->ops == l->filter->ops);
-    config->heard_first = false; /* l->made is of the connection that this accept hands over */
+    config->heard_first = false; /* fewer of ours wait for connections that are lost */
     struct gw_filter_domain *d = gw_filter_domain_of(outer);
     memcpy(config->session, preface->session, GW_SESSION_BYTES);
     config->index = preface->index;
@@ -352,7 +408,11 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
                                   .side = GW_FILTER_TARGET,
                                   .attempt = next_attempt(d, preface->index),
                                   .config = config};
-    int rc = l->filter->endpoint_new(&open, &l->made, &err);
+    int rc = l->filter->endpoint_new(&open, &wrap, &err);
+    if (rc == 0 && keep(l, config, wrap) < 0) {
+        l->filter->endpoint_free(wrap);
+        rc = gw_fail(&err, -ENOMEM, "a new endpoint");
+    }
     if (rc < 0) {
         gw_log_warn(l->log, "filter", "%s: endpoint %u: not admitted: %s", l->filter->name,
                     preface->index, err.message);
@@ -371,11 +431,11 @@ int gw_filter_accept(struct gw_listener *ln, gw_admit_fn *asked, void *asked_ctx
     l->admit_ctx = asked_ctx;
     int rc = gw_accept(l->inner, admit, l, &inner, err);
     if (rc > 0) {
-        gw_assert(l->made != NULL);
-        joined(l->filter, l->made, inner, ep);
-        l->made = NULL;
-    } else {
-        give_up(l);
+        struct gw_ep_attr attr;
+        gw_ep_query(inner, &attr);
+        struct gw_filter_endpoint *wrap = take_made(l, attr.session, attr.index);
+        gw_assert(wrap != NULL);
+        joined(l->filter, wrap, inner, ep);
     }
     return rc;
 }
@@ -394,7 +454,8 @@ void gw_filter_listener_awake(struct gw_listener *ln, const struct pollfd *fds, 
 void gw_filter_listener_close(struct gw_listener *ln)
 {
     struct filter_listener *l = listener_of(ln);
-    give_up(l);
+    while (l->made)
+        give_up_oldest(l);
     gw_listener_close(l->inner);
     gw_free(l);
 }
