@@ -49,6 +49,7 @@ struct gw_channel {
     uint64_t in_granted, in_received, in_held, in_ahead;
 
     bool is_started, is_stirred; /* stirred: a step put something into ahead */
+    bool is_hushed;
     uint64_t step_ns, silent_ns, tx_ns;
     uint64_t rx_seen, tx_seen;
     bool tx_pending;
@@ -302,7 +303,7 @@ static int grant(struct gw_channel *ch)
 {
     uint64_t consumed = ch->in_received - ch->in_held - ch->in_ahead;
     uint64_t target = consumed + ch->window;
-    if (ch->rc < 0)
+    if (ch->rc < 0 || ch->is_hushed)
         return ch->rc;
     if (target <= ch->in_granted || target - ch->in_granted < ch->window / 4)
         return 0;
@@ -519,19 +520,26 @@ int gw_channel_step(struct gw_channel *ch, uint64_t now_ns, struct gw_error *err
     int rc = flush(ch);
     if (rc == 0)
         rc = grant(ch);
-    if (rc == 0) {
-        observe(ch, now_ns);
-        rc = judge(ch, now_ns);
-    }
     if (rc == 0)
+        observe(ch, now_ns);
+    if (rc == 0 && !ch->is_hushed)
+        rc = judge(ch, now_ns);
+    if (rc == 0 && !ch->is_hushed)
         rc = beat(ch, now_ns);
     return rc < 0 ? report(ch, err) : 0;
+}
+
+void gw_channel_hush(struct gw_channel *ch)
+{
+    ch->is_hushed = true;
 }
 
 uint64_t gw_channel_wake_ns(const struct gw_channel *ch)
 {
     if (ch->rc < 0 || !ch->is_started || ch->is_stirred)
         return ch->step_ns;
+    if (ch->is_hushed)
+        return GW_NEVER_NS;
     uint64_t beat_ns = (ch->tx_pending ? ch->step_ns : ch->tx_ns) + ch->timeout_ns / 4;
     uint64_t left_ns = ch->timeout_ns - gw_min_u64(ch->silent_ns, ch->timeout_ns);
     return gw_min_u64(gw_max_u64(beat_ns, ch->step_ns), ch->step_ns + left_ns);

@@ -56,6 +56,9 @@ void gw_channel_release(struct gw_channel *channel, uint64_t bytes);
  * had arrived before the failure are still returned by gw_channel_recv(), then the same error. Of
  * the time between two steps at most peer_timeout / 2 counts as silence: the rest was ours. */
 int gw_channel_step(struct gw_channel *channel, uint64_t now_ns, struct gw_error *err);
+/* Neither beat nor grant nor judge from now on: the peer's endpoint may be mute (rule 10 on a one-sided
+ * wire). What waits still leaves, what arrives is still read. */
+void gw_channel_hush(struct gw_channel *channel);
 /* When it must be stepped again. */
 uint64_t gw_channel_wake_ns(const struct gw_channel *channel);
 /* Something waits here for credit or the wire. */

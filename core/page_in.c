@@ -27,6 +27,7 @@ struct gw_page_in {
     struct gw_channel *channel;
     /* The ZERO being placed: at most PLACE_PAGES a step, so that the endpoint beats in between. */
     struct gw_zero_run runs[GW_ZERO_RUNS_MAX];
+    bool placing;
     unsigned run_next, run_count;
     uint32_t zero_number;
 
@@ -119,8 +120,9 @@ static int on_zero(struct gw_page_in *in, const struct gw_message *msg, struct g
         in->runs[count++] = (struct gw_zero_run){
             .block = range.block, .first_page = range.first, .pages = range.count};
     }
+    in->placing = true;
     in->run_next = 0;
-    in->run_count = count;
+    in->run_count = count; /* none: it asks for the acknowledgement alone */
     in->zero_number = msg->u.zero.number;
     return 0;
 }
@@ -128,7 +130,7 @@ static int on_zero(struct gw_page_in *in, const struct gw_message *msg, struct g
 /* Place what is left of a ZERO. 1: nothing is; 0: more than this step may do. */
 static int place_runs(struct gw_page_in *in, uint64_t *budget, struct gw_error *err)
 {
-    if (in->run_count == 0)
+    if (!in->placing)
         return 1;
     while (in->run_next < in->run_count) {
         struct gw_zero_run *run = &in->runs[in->run_next];
@@ -144,7 +146,7 @@ static int place_runs(struct gw_page_in *in, uint64_t *budget, struct gw_error *
         run->pages -= piece.pages;
         in->run_next += run->pages == 0;
     }
-    in->run_count = 0;
+    in->placing = false;
     if (!in->one_sided)
         return 1;
     struct gw_message ack = {.type = GW_MSG_ZERO_ACK};
@@ -161,6 +163,8 @@ static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct 
     if (atomic_load_explicit(&in->fenced.busy, memory_order_acquire))
         return gw_fail(err, -EPROTO, "FENCE %u: the one before it is not joined yet",
                        msg->u.number);
+    if (in->one_sided && (msg->flags & GW_MSG_FLAG_LAST))
+        gw_channel_hush(in->channel); /* the source is silent here from now on */
     in->fenced.number = msg->u.number;
     in->fenced.final = msg->flags & GW_MSG_FLAG_LAST;
     atomic_store_explicit(&in->fenced.busy, true, memory_order_relaxed);

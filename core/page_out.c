@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
 /* A page endpoint's thread at the source. It owns the endpoint, its stripes' bits while a round is
  * sent, and its completions; nothing it calls can block on an embedder, so it always beats. The
- * engine says begin and stop; it answers fenced or lost. After lost it only waits for stop. */
+ * engine says begin and stop; it answers fenced or lost. After lost it only waits for stop.
+ *
+ * On a one-sided wire chunks come by on visits: what a sync of theirs found is absorbed at once; a chunk
+ * that is to go is let go when none of its pages is in flight and a zero message behind the last of them
+ * was acknowledged. Once the last fence is said the endpoint is left in silence: the target may have
+ * revoked it, and then it answers nothing. */
 #include "core/page_out.h"
 
 #include "core/base/alloc.h"
 #include "core/base/clock.h"
 #include "core/peer.h"
+#include "ram/dirty.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,8 +25,9 @@ struct gw_page_out {
     struct gw_peer peer;
     struct gw_sink *sink;
     struct gw_sender *sender;
-    bool sending, lost, quit;
+    bool one_sided, sending, hushed, lost, quit;
     uint32_t number;
+    struct gw_page_visit *leaving; /* visits of chunks that are to be let go */
 
     struct { /* engine -> thread */
         struct gw_mail mail;
@@ -94,6 +101,67 @@ static void deliver_stop(struct gw_mail *mail, void *self)
     out->quit = true;
 }
 
+/* ---- chunks that come by ------------------------------------------------------------------------ */
+
+static void visit_over(struct gw_page_out *out, struct gw_chunk_visit *visit)
+{
+    if (atomic_fetch_sub_explicit(&visit->left, 1, memory_order_acq_rel) == 1)
+        gw_mail_post(out->config.engine_inbox, &visit->over);
+}
+
+static void deliver_visit(struct gw_mail *mail, void *self)
+{
+    struct gw_page_out *out = self;
+    struct gw_page_visit *visit = GW_CONTAINER_OF(mail, struct gw_page_visit, mail);
+    struct gw_chunk_visit *of = visit->of;
+    if (!of->bits) {
+        visit->mark = 0;
+        visit->next = out->leaving;
+        out->leaving = visit;
+        return;
+    }
+    gw_dirty_absorb(out->config.ram, out->config.owner, of->range.block,
+                    of->range.offset / GW_PAGE_BYTES,
+                    (of->range.bytes + GW_PAGE_BYTES - 1) / GW_PAGE_BYTES, of->bits);
+    visit_over(out, of);
+}
+
+/* Several may wait for one mark. 1: it is let go; 0: not yet; negative: the endpoint is lost. */
+static int let_go(struct gw_page_out *out, struct gw_page_visit *visit, int64_t *mark)
+{
+    if (!visit->mark) {
+        if (gw_sender_holds(out->sender, &visit->of->range))
+            return 0;
+        if (*mark <= 0)
+            *mark = gw_sender_mark(out->sender);
+        if (*mark <= 0)
+            return *mark < 0 ? (int)*mark : 0;
+        visit->mark = (uint32_t)*mark;
+    }
+    return gw_sender_mark_is_passed(out->sender, visit->mark);
+}
+
+static int step_leaving(struct gw_page_out *out, struct gw_error *err)
+{
+    int64_t mark = 0;
+    struct gw_page_visit **at = &out->leaving;
+    while (*at && !out->hushed) {
+        struct gw_page_visit *visit = *at;
+        int rc = let_go(out, visit, &mark);
+        if (rc < 0 && gw_ep_error(out->config.ep, err) == 0)
+            gw_fail(err, rc, "let go of a chunk");
+        if (rc < 0)
+            return rc;
+        if (rc == 0) {
+            at = &visit->next;
+            continue;
+        }
+        *at = visit->next;
+        visit_over(out, visit->of);
+    }
+    return 0;
+}
+
 /* ---- the step ------------------------------------------------------------------------------------ */
 
 static int read_messages(struct gw_page_out *out, struct gw_error *err)
@@ -120,8 +188,10 @@ static int send_pages(struct gw_page_out *out, uint64_t now_ns, uint64_t *wake_n
     }
     switch ((enum gw_send_state)state) {
     case GW_SEND_BUSY:
-    case GW_SEND_CHUNKS:
-        *wake_ns = state == GW_SEND_BUSY ? now_ns : now_ns + GW_NS_PER_MS;
+        *wake_ns = now_ns;
+        break;
+    case GW_SEND_CHUNKS: /* a chunk that gets ready wakes us; the engine looks what is wanted */
+        gw_inbox_wake(out->config.engine_inbox);
         break;
     case GW_SEND_BUDGET:
         *wake_ns = gw_throttle_wake_ns(out->config.throttle, now_ns);
@@ -156,6 +226,12 @@ static uint64_t step(struct gw_page_out *out, uint64_t now_ns)
     int rc = read_messages(out, &err);
     if (rc >= 0 && out->sending)
         rc = send_pages(out, now_ns, &wake_ns, &err);
+    if (rc >= 0 && out->one_sided && out->peer.said_last && !out->hushed) {
+        gw_channel_hush(out->channel);
+        out->hushed = true;
+    }
+    if (rc >= 0)
+        rc = step_leaving(out, &err);
     if (rc >= 0)
         rc = gw_channel_step(out->channel, now_ns, &err);
     publish(out);
@@ -228,6 +304,9 @@ static int build(struct gw_page_out *out, struct gw_error *err)
     out->channel = gw_channel_new(&channel, err);
     if (!out->channel)
         return -ENOMEM;
+    struct gw_ep_attr attr;
+    gw_ep_query(config->ep, &attr);
+    out->one_sided = attr.flags & GW_EP_ONE_SIDED;
     out->peer.channel = out->channel;
     out->sink = gw_sink_put_new(config->ep, &gw_peer_ops, &out->peer);
     if (!out->sink)
@@ -290,6 +369,17 @@ void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, boo
     out->begin.holes = holes;
     out->begin.final = final;
     gw_mail_post(&out->inbox, &out->begin.mail);
+}
+
+void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit)
+{
+    visit->mail.deliver = deliver_visit;
+    gw_mail_post(&out->inbox, &visit->mail);
+}
+
+void gw_page_out_wake(struct gw_page_out *out)
+{
+    gw_inbox_wake(&out->inbox);
 }
 
 void gw_page_out_stop(struct gw_page_out *out, struct gw_error *why)

@@ -24,6 +24,23 @@ struct gw_page_out_config {
     void (*lost)(void *engine, unsigned owner, const struct gw_error *err);
 };
 
+/* A chunk goes round the owners of its parts (one-sided wires), and its end comes as mail: either each
+ * puts what a sync found into its bits (@bits, whose first is the range's first page), or, where that is
+ * NULL, each lets go of the chunk: nothing of it is in flight, and all that was put is in place. */
+struct gw_chunk_visit {
+    struct gw_wish range;
+    const uint64_t *bits;
+    _Atomic unsigned left; /* owners; the last one's decrement (acquire, release) posts `over` */
+    struct gw_mail over;   /* to the engine */
+};
+
+struct gw_page_visit { /* at one owner */
+    struct gw_mail mail;
+    struct gw_chunk_visit *of;
+    struct gw_page_visit *next;
+    uint32_t mark; /* said behind the last put; 0: not yet */
+};
+
 struct gw_page_out_stats {
     uint64_t tx_bytes, copied_bytes, system_calls;
     struct gw_sender_stats sender;
@@ -34,6 +51,11 @@ int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_ou
 /* Send all dirty pages of its stripes, then fence @number; answered by fenced(). Not while one is
  * under way. @final: the last fence, flagged as such. */
 void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, bool final);
+/* @visit is lent until the chunk's visit is over, or @out was stopped. An owner whose endpoint is lost may
+ * never let go. */
+void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit);
+/* A chunk became ready. */
+void gw_page_out_wake(struct gw_page_out *out);
 /* The endpoint is shut down; the thread ends. Bits of everything unsure are set again when stop
  * returns. Frees @out. Takes NULL. Undelivered reports are gone; why the endpoint was lost, reported or
  * not, is in @why, which is left alone where it was not lost. */

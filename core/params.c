@@ -39,7 +39,6 @@ static const char *const stall_words[] = {"wait", "fail", "switch"};
 /* QEMU's names that mean something here but are not offered yet: told apart from typing errors. */
 static const char *const later_names[] = {
     "xbzrle",
-    "rdma-pin-all",
     "auto-converge",
     "events",
     "postcopy-ram",

@@ -24,7 +24,9 @@ static int say_fence(void *ctx, uint32_t number)
     struct gw_peer *peer = ctx;
     struct gw_message msg = {.type = GW_MSG_FENCE, .flags = peer->final ? GW_MSG_FLAG_LAST : 0};
     msg.u.number = number;
-    return gw_channel_send(peer->channel, &msg);
+    int rc = gw_channel_send(peer->channel, &msg);
+    peer->said_last |= rc == 0 && peer->final;
+    return rc;
 }
 
 const struct gw_ram_peer_ops gw_peer_ops = {.zero = say_zero, .fence = say_fence};

@@ -8,7 +8,8 @@
 
 struct gw_peer {
     struct gw_channel *channel;
-    bool final; /* the fence to come is the last one */
+    bool final;     /* the fence to come is the last one */
+    bool said_last; /* it was said */
     uint8_t buf[GW_ZERO_RUNS_MAX * 24];
 };
 

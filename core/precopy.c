@@ -2,7 +2,7 @@
 /* Precopy: a round is "every owner sends its dirty pages, then a fence"; it is over when the target
  * has joined the fences of all page endpoints. Then every owner's dirty log is synced, on the pool,
  * and convergence judges: another round, the last one, or never. */
-#include "core/source.h"
+#include "core/source_chunks.h"
 
 #include "core/base/bytes.h"
 
@@ -89,6 +89,10 @@ void gw_source_begin_round(struct gw_source *src, bool final)
 void gw_source_first_round(struct gw_source *src)
 {
     uint64_t now = gw_clock_ns();
+    if (src->making && src->params.pin_all && src->step == GW_SRC_OFFER) {
+        src->step = GW_SRC_REGISTER; /* comes back when all is ready */
+        return;
+    }
     pthread_mutex_lock(&src->stats_lock);
     src->stats.setup_ns = now - src->started_ns;
     src->stats.endpoints = src->page_count;
@@ -329,12 +333,28 @@ static void sync_done(struct gw_mail *mail, void *engine)
     judge(src, found);
 }
 
-void gw_source_begin_sync(struct gw_source *src, bool final)
+static void post_syncs(struct gw_source *src)
 {
-    src->step = final ? GW_SRC_FINAL_SYNC : GW_SRC_SYNC;
     src->syncs_busy = src->page_count;
     for (unsigned i = 0; i < src->page_count; i++) {
         src->sync[i].owner = i;
         gw_source_post(src, &src->sync[i], sync_run, sync_done);
     }
+}
+
+void gw_source_begin_sync(struct gw_source *src, bool final)
+{
+    src->step = final ? GW_SRC_FINAL_SYNC : GW_SRC_SYNC;
+    src->sync_waits = gw_source_chunks_sync(src);
+    if (!src->sync_waits)
+        post_syncs(src);
+}
+
+void gw_source_sync_waits_no_more(struct gw_source *src)
+{
+    if (!src->sync_waits || gw_source_chunks_sync(src) ||
+        (src->step != GW_SRC_SYNC && src->step != GW_SRC_FINAL_SYNC))
+        return;
+    src->sync_waits = false;
+    post_syncs(src);
 }

@@ -5,6 +5,7 @@
 #include "core/source.h"
 
 #include "core/hint.h"
+#include "core/source_chunks.h"
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
@@ -96,8 +97,8 @@ void gw_source_status(struct gw_source *src, enum gw_status status)
 
 /* ---- jobs and callbacks ------------------------------------------------------------------------------ */
 
-void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run)(struct gw_job *),
-                    void (*done)(struct gw_mail *, void *))
+void gw_source_post_to(struct gw_source *src, struct gw_pool *pool, struct gw_source_job *job,
+                       void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *))
 {
     gw_assert(!job->busy);
     job->busy = true;
@@ -106,7 +107,13 @@ void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run
     job->job.run = run;
     job->job.reply = &src->inbox;
     job->job.done.deliver = done;
-    gw_pool_post(src->pool, &job->job);
+    gw_pool_post(pool, &job->job);
+}
+
+void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *))
+{
+    gw_source_post_to(src, src->pool, job, run, done);
 }
 
 static void call_done(struct gw_mail *mail, void *engine)
@@ -233,8 +240,12 @@ static void on_released(struct gw_source *src, const struct gw_message *msg)
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_range(&cursor, GW_MSG_RELEASED, &range)) {
         struct gw_wish which = {.block = range.block, .offset = range.first, .bytes = range.count};
-        if (src->chunks)
-            gw_chunks_released(src->chunks, &which);
+        int rc = src->chunks ? gw_chunks_released(src->chunks, &which, &err)
+                             : gw_fail(&err, -EPROTO, "RELEASED before any wish");
+        if (rc < 0) {
+            gw_source_fail(src, &err);
+            return;
+        }
     }
 }
 
@@ -376,8 +387,7 @@ static void stop_pages(struct gw_source *src)
 
 static void close_regions(struct gw_source *src)
 {
-    gw_chunks_free(src->chunks);
-    src->chunks = NULL;
+    gw_source_chunks_close(src);
     for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++) {
         struct gw_block *block = gw_ram_block(src->ram, i);
         gw_rmr_close(block->rmr);
@@ -387,11 +397,14 @@ static void close_regions(struct gw_source *src)
     src->dom = NULL;
 }
 
+/* Unpinning a guest takes a while; by now it runs, here or there. */
 static void cleanup_run(struct gw_job *job)
 {
     struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
     src->work.rc = 0;
-    gw_dirty_stop(src->ram);
+    if (src->tracking)
+        gw_dirty_stop(src->ram);
+    close_regions(src);
 }
 
 static void over(struct gw_source *src)
@@ -423,11 +436,13 @@ static void cleanup_done(struct gw_mail *mail, void *engine)
     (void)mail;
     src->work.busy = false;
     src->tracking = false;
+    src->cleaned = true;
 }
 
 static bool jobs_are_quiet(const struct gw_source *src)
 {
-    return !src->work.busy && !src->connect.busy && src->syncs_busy == 0 && !src->call.busy;
+    return !src->work.busy && !src->connect.busy && src->syncs_busy == 0 && !src->call.busy &&
+           gw_source_chunks_are_quiet(src);
 }
 
 static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
@@ -441,11 +456,10 @@ static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
     }
     if (!jobs_are_quiet(src))
         return GW_NEVER_NS; /* their mail wakes us */
-    if (src->tracking) {
+    if (!src->cleaned) {
         gw_source_post(src, &src->work, cleanup_run, cleanup_done);
         return GW_NEVER_NS;
     }
-    close_regions(src);
     gw_source_drop_items(src);
     over(src);
     return now_ns;
@@ -480,6 +494,8 @@ static void take_cancel(struct gw_source *src)
 static const char *what_holds_up(const struct gw_source *src)
 {
     switch (src->step) {
+    case GW_SRC_REGISTER:
+        return "memory was not registered at both ends";
     case GW_SRC_SEND:
         return src->fenced_count == src->page_count ? "the target did not join a round"
                                                     : "no page left for the target";
@@ -504,7 +520,8 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
     uint64_t tx_bytes;
     gw_source_totals(src, &sent, &tx_bytes);
     uint64_t moved = (uint64_t)src->step + sent.bytes + sent.duplicate_pages + src->fenced_count +
-                     src->round + src->syncs_busy + src->item_next + src->item_at;
+                     src->round + src->syncs_busy + src->item_next + src->item_at +
+                     gw_source_chunks_moved(src);
     bool digesting = src->step == GW_SRC_STREAM && src->work.busy;
     if (moved != src->moved || digesting || src->moved_ns == 0) {
         src->moved = moved;
@@ -526,9 +543,17 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
 static uint64_t judge_round(struct gw_source *src, uint64_t now_ns)
 {
     uint64_t rate = src->params.max_bandwidth;
-    if (src->step != GW_SRC_SEND || src->call.busy || (rate > 0 && rate < GW_PAGE_BYTES))
+    if ((src->step != GW_SRC_SEND && src->step != GW_SRC_REGISTER) || src->call.busy ||
+        (rate > 0 && rate < GW_PAGE_BYTES))
         return GW_NEVER_NS;
     return judge_pause(src, now_ns);
+}
+
+/* On a stream wire: the wishes. */
+static uint64_t step_chunks(struct gw_source *src, uint64_t now_ns)
+{
+    uint64_t wish_ns = gw_source_wish(src, now_ns);
+    return gw_min_u64(wish_ns, gw_source_chunks_step(src, now_ns));
 }
 
 static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
@@ -540,16 +565,24 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_TRACK:
     case GW_SRC_OFFER:
         return gw_source_setup_step(src, now_ns);
+    case GW_SRC_REGISTER: {
+        uint64_t chunks_ns = step_chunks(src, now_ns);
+        if (src->step == GW_SRC_REGISTER && gw_chunks_are_ready(src->chunks)) {
+            gw_source_first_round(src);
+            return now_ns;
+        }
+        return gw_min_u64(chunks_ns, judge_round(src, now_ns));
+    }
     case GW_SRC_SEND:
     case GW_SRC_SYNC: {
-        uint64_t wish_ns = gw_source_wish(src, now_ns);
-        uint64_t items_ns = gw_source_stream_items(src) ? wish_ns : now_ns + GW_NS_PER_MS;
+        uint64_t chunks_ns = step_chunks(src, now_ns);
+        uint64_t items_ns = gw_source_stream_items(src) ? chunks_ns : now_ns + GW_NS_PER_MS;
         return gw_min_u64(items_ns, judge_round(src, now_ns));
     }
     case GW_SRC_PRE_SWITCHOVER:
         if (atomic_load_explicit(&src->continue_asked, memory_order_acquire))
             gw_source_pause(src);
-        return GW_NEVER_NS;
+        return step_chunks(src, now_ns);
     case GW_SRC_STREAM:
         gw_source_stream_step(src);
         if (src->step != GW_SRC_STREAM)
@@ -570,8 +603,10 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
         return gw_source_settle_step(src, now_ns);
     case GW_SRC_PAUSE:
     case GW_SRC_FINAL_SYNC:
-    case GW_SRC_FINAL_SEND:
-        return judge_pause(src, now_ns);
+    case GW_SRC_FINAL_SEND: {
+        uint64_t chunks_ns = step_chunks(src, now_ns);
+        return gw_min_u64(chunks_ns, judge_pause(src, now_ns));
+    }
     case GW_SRC_LINGER:
     case GW_SRC_CLEANUP:
     case GW_SRC_OVER:

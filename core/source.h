@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core/source.h - the source's engine, as its files share it: source_api.c (the embedder's side),
- * source.c (step, messages, ending), source_setup.c (connecting to first round), precopy.c (rounds),
+ * source.c (step, messages, ending), source_setup.c (connecting to first round), source_chunks.c (memory
+ * made ready on one-sided wires), precopy.c (rounds),
  * switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the way back).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
@@ -34,6 +35,7 @@ enum gw_source_step {
     GW_SRC_CONNECT_PAGES, /* page endpoints: jobs, one after the other */
     GW_SRC_TRACK,         /* dirty sources start, populated map: job */
     GW_SRC_OFFER,         /* BLOCKS_OK */
+    GW_SRC_REGISTER,      /* rdma-pin-all: everything is registered at both ends */
     GW_SRC_SEND,          /* a round is being sent: all fenced and JOINED */
     GW_SRC_SYNC,          /* dirty sync: jobs */
     GW_SRC_PRE_SWITCHOVER,
@@ -129,6 +131,7 @@ struct gw_source {
     struct gw_channel *channel;
     struct gw_hello hello, granted;
     struct gw_chunks *chunks;
+    struct gw_making *making; /* one-sided wires: chunks being made ready (source_chunks.c) */
     struct gw_throttle throttle;
     struct gw_page_out *pages[255];
     unsigned page_count, page_wanted;
@@ -140,7 +143,9 @@ struct gw_source {
     struct gw_source_job work; /* track, digest, cleanup */
     struct gw_source_job sync[255];
     unsigned syncs_busy;
+    bool sync_waits;     /* until no chunk's sync is under way */
     bool tracking;       /* dirty sources are started */
+    bool cleaned;        /* they are stopped, and nothing is registered any more */
     unsigned offer_next; /* next block to offer */
 
     struct gw_source_call call;
@@ -199,6 +204,8 @@ void gw_source_tell(struct gw_source *src, enum gw_event_type type, const struct
 void gw_source_tell_round(struct gw_source *src, const struct gw_round *round);
 void gw_source_post(struct gw_source *src, struct gw_source_job *job, void (*run)(struct gw_job *),
                     void (*done)(struct gw_mail *, void *));
+void gw_source_post_to(struct gw_source *src, struct gw_pool *pool, struct gw_source_job *job,
+                       void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *));
 /* Run an embedder callback: @run on the loop's thread, then @finished on the engine's. */
 void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct gw_error *),
                    void (*finished)(struct gw_source *, int));
@@ -222,6 +229,7 @@ int gw_source_open_channel(struct gw_source *src, struct gw_error *err);
 void gw_source_first_round(struct gw_source *src);
 void gw_source_begin_round(struct gw_source *src, bool final);
 void gw_source_begin_sync(struct gw_source *src, bool final);
+void gw_source_sync_waits_no_more(struct gw_source *src); /* a chunk's sync is over */
 /* @found pages were newly dirty at the sync after it, dirtied in @dirtied_ns; 0, 0: no such sync. */
 void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns);
 void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number);

@@ -129,6 +129,7 @@ static void reset(struct gw_source *src)
     src->round = 0;
     src->fenced_count = 0;
     src->joined = src->stall_told = src->wishes_done = false;
+    src->sync_waits = src->cleaned = false;
     src->round_dirty_pages = src->round_bytes_before = 0;
     src->round_normal_before = src->round_duplicate_before = 0;
     memset(&src->converge, 0, sizeof(src->converge));

@@ -6,7 +6,10 @@
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
+#include "core/memlock.h"
+#include "core/source_chunks.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -77,7 +80,8 @@ static void say_hello(struct gw_source *src)
     hello->stripe_bytes = src->params.stripe_bytes;
     hello->ram_bytes = gw_ram_bytes(src->ram);
     hello->section_bytes_max = src->params.section_bytes_max;
-    hello->memlock_bytes = UINT64_MAX;
+    hello->memlock_bytes = gw_memlock_budget(gw_wire_flags(src->uri.scheme), hello->endpoints,
+                                             src->params.registered_bytes_max);
     hello->peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS;
     hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
     hello->hold_timeout_ns = src->params.hold_timeout_ms * GW_NS_PER_MS;
@@ -211,8 +215,9 @@ static int open_regions(struct gw_source *src, struct gw_error *err)
         .dom = src->dom,
         .keyed = gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED,
         .chunk_bytes = src->params.chunk_bytes,
-        .local_budget = UINT64_MAX,
+        .local_budget = src->hello.memlock_bytes,
         .remote_budget = src->granted.memlock_bytes,
+        .all = src->params.pin_all,
     };
     if (!config.keyed) {
         for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++) {
@@ -223,7 +228,15 @@ static int open_regions(struct gw_source *src, struct gw_error *err)
         }
     }
     src->chunks = gw_chunks_new(&config, err);
-    return src->chunks ? 0 : -ENOMEM;
+    if (!src->chunks)
+        return err->rc < 0 ? err->rc : -ENOMEM;
+    if (!config.keyed)
+        return 0;
+    gw_log_debug(&src->log, "source",
+                 "chunks of at most %" PRIu64 " bytes; registered at a time here %" PRIu64
+                 ", at the target %" PRIu64 " bytes at most",
+                 gw_chunk_bytes_max(src->chunks), config.local_budget, config.remote_budget);
+    return gw_source_chunks_open(src, err);
 }
 
 void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *msg)

@@ -79,8 +79,8 @@ void gw_target_status(struct gw_target *tgt, enum gw_status status)
 
 /* ---- jobs and callbacks ------------------------------------------------------------------------------ */
 
-void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run)(struct gw_job *),
-                    void (*done)(struct gw_mail *, void *))
+void gw_target_post_to(struct gw_target *tgt, struct gw_pool *pool, struct gw_target_job *job,
+                       void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *))
 {
     gw_assert(!job->busy);
     job->busy = true;
@@ -89,7 +89,13 @@ void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run
     job->job.run = run;
     job->job.reply = &tgt->inbox;
     job->job.done.deliver = done;
-    gw_pool_post(tgt->pool, &job->job);
+    gw_pool_post(pool, &job->job);
+}
+
+void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run)(struct gw_job *),
+                    void (*done)(struct gw_mail *, void *))
+{
+    gw_target_post_to(tgt, tgt->pool, job, run, done);
 }
 
 static void call_done(struct gw_mail *mail, void *engine)
@@ -226,8 +232,7 @@ static void on_message(struct gw_target *tgt, const struct gw_message *msg)
         on_failed(tgt, msg);
         break;
     case GW_MSG_RELEASE:
-        gw_fail(&err, -EPROTO, "RELEASE of a key that was never given");
-        gw_target_fail(tgt, &err);
+        gw_target_on_release(tgt, msg);
         break;
     default:
         gw_fail(&err, -EPROTO, "%s in the middle of a session", gw_message_name(msg->type));
@@ -279,6 +284,9 @@ static void totals(struct gw_target *tgt, uint64_t now_ns)
     uint64_t calls = 0;
     uint64_t normal = 0;
     uint64_t zero = 0;
+    uint64_t registered = tgt->stats.registered_bytes_peak; /* ours alone to write */
+    if (tgt->step >= GW_TGT_ACTIVE && tgt->step < GW_TGT_LINGER)
+        registered = gw_target_registered_peak(tgt);
     for (unsigned i = 0; i < tgt->reply.endpoints; i++) {
         struct gw_page_in_stats stats;
         if (!tgt->pages[i])
@@ -297,6 +305,7 @@ static void totals(struct gw_target *tgt, uint64_t now_ns)
     stats->wire_system_calls = calls;
     stats->normal_pages = normal;
     stats->duplicate_pages = zero;
+    stats->registered_bytes_peak = registered;
     stats->downtime.revoke_ns = tgt->revoke_ns;
     stats->downtime.digest_ns = tgt->digest_ns;
     stats->downtime.device_load_ns = tgt->load_ns;
@@ -318,13 +327,31 @@ void gw_target_finish(struct gw_target *tgt)
     tgt->linger_until_ns = gw_clock_ns() + (tgt->hs == GW_HT_SETTLED ? 0 : LINGER_NS);
 }
 
-static void release_guest(struct gw_target *tgt)
+static void stop_pages(struct gw_target *tgt)
 {
     for (unsigned i = 0; i < 255; i++) {
         gw_page_in_stop(tgt->pages[i]);
         tgt->pages[i] = NULL;
         tgt->page_open[i] = false;
     }
+}
+
+/* The guest runs already: what it costs to unpin it is nobody's downtime. */
+static void close_keys_run(struct gw_job *job)
+{
+    gw_target_keys_close(GW_CONTAINER_OF(job, struct gw_target, work.job));
+}
+
+static void close_keys_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_target *tgt = engine;
+    (void)mail;
+    tgt->work.busy = false;
+}
+
+static void release_guest(struct gw_target *tgt)
+{
+    stop_pages(tgt);
     for (unsigned i = 0; i < gw_ram_block_count(tgt->ram); i++) {
         struct gw_block *block = gw_ram_block(tgt->ram, i);
         gw_mr_dereg(block->mr);
@@ -339,7 +366,8 @@ static void release_guest(struct gw_target *tgt)
 
 static bool jobs_are_quiet(const struct gw_target *tgt)
 {
-    return !tgt->work.busy && !tgt->call.busy && !tgt->prefault[0].busy && !tgt->prefault[1].busy;
+    return !tgt->work.busy && !tgt->call.busy && !tgt->prefault[0].busy && !tgt->prefault[1].busy &&
+           gw_target_keys_are_quiet(tgt);
 }
 
 static void over(struct gw_target *tgt)
@@ -379,6 +407,11 @@ static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
     }
     if (!jobs_are_quiet(tgt))
         return GW_NEVER_NS; /* their mail wakes us */
+    if (tgt->lending) {
+        stop_pages(tgt);
+        gw_target_post(tgt, &tgt->work, close_keys_run, close_keys_done);
+        return GW_NEVER_NS;
+    }
     release_guest(tgt);
     gw_domain_close(tgt->dom);
     tgt->dom = NULL;
@@ -426,6 +459,7 @@ uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
         wake_ns = gw_min_u64(wake_ns, gw_target_candidates(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_setup_step(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_settle_step(tgt, now_ns));
+        wake_ns = gw_min_u64(wake_ns, gw_target_keys_step(tgt, now_ns));
     }
     if (tgt->step == GW_TGT_LINGER || tgt->step == GW_TGT_CLEANUP)
         return gw_min_u64(wake_ns, end_step(tgt, now_ns));

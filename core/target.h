@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
- * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_load.c
- * (the stream: join, revoke, digest, load), target_settle.c (PREPARED to the outcome acknowledged).
+ * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_keys.c
+ * (wishes), target_load.c (the stream: join, revoke, digest, load), target_settle.c (PREPARED to the
+ * outcome acknowledged).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_TARGET_H
@@ -139,6 +140,7 @@ struct gw_target {
     bool building; /* the loop's thread: block_offered or blocks_ready runs */
     struct gw_target_job work;
 
+    struct gw_lending *lending; /* one-sided wires: keys (target_keys.c) */
     struct gw_target_job prefault[GW_PREFAULT_JOBS];
     struct gw_wish *wishes; /* ring of advice; what does not fit is dropped: it is only advice */
     unsigned wish_first, wish_count;
@@ -191,6 +193,8 @@ void gw_target_status(struct gw_target *tgt, enum gw_status status);
 void gw_target_fail(struct gw_target *tgt, const struct gw_error *err); /* void, if undecided */
 void gw_target_post(struct gw_target *tgt, struct gw_target_job *job, void (*run)(struct gw_job *),
                     void (*done)(struct gw_mail *, void *));
+void gw_target_post_to(struct gw_target *tgt, struct gw_pool *pool, struct gw_target_job *job,
+                       void (*run)(struct gw_job *), void (*done)(struct gw_mail *, void *));
 void gw_target_ask(struct gw_target *tgt, int (*run)(struct gw_target *, struct gw_error *),
                    void (*finished)(struct gw_target *, int));
 int gw_target_say(struct gw_target *tgt, const struct gw_message *msg);
@@ -207,7 +211,16 @@ uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_drop_candidates(struct gw_target *tgt);
 uint64_t gw_target_setup_step(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg);
+
+/* target_keys.c */
+int gw_target_keys_open(struct gw_target *tgt, struct gw_error *err); /* where memory is ready */
+/* Deregisters everything: may take long, so a job's to do. Takes a target without keys. */
+void gw_target_keys_close(struct gw_target *tgt);
+bool gw_target_keys_are_quiet(const struct gw_target *tgt); /* no job is at a worker */
+uint64_t gw_target_keys_step(struct gw_target *tgt, uint64_t now_ns);
+uint64_t gw_target_registered_peak(const struct gw_target *tgt);
 void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg);
+void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg);
 
 /* target_load.c */
 void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool final);

@@ -6,6 +6,7 @@
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
+#include "core/memlock.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,6 @@
 /* A candidate that has had this long makes room for the next: an honest source says its first message
  * as soon as it is admitted, and a thousand strangers who say nothing are through in a second. */
 #define CANDIDATE_GRACE_NS (20 * GW_NS_PER_MS)
-#define WISHES_KEPT 4096u
 /* Of a control connection's wire: hello has not said yet how patient the source is, and the kernel
  * must not be less so. Until then, and after, beats decide. */
 #define PEER_TIMEOUT_NS_MAX (600 * GW_NS_PER_S)
@@ -167,7 +167,7 @@ static int make_pages(struct gw_target *tgt, struct gw_error *err)
     return 0;
 }
 
-static void fill_hello(struct gw_target *tgt, struct gw_hello *ours)
+static void fill_hello(struct gw_target *tgt, unsigned endpoints, struct gw_hello *ours)
 {
     memset(ours, 0, sizeof(*ours));
     ours->version_min = ours->version_max = GW_PROTOCOL_VERSION;
@@ -177,7 +177,8 @@ static void fill_hello(struct gw_target *tgt, struct gw_hello *ours)
     ours->blocks_max = GW_BLOCKS_MAX;
     ours->ram_bytes_max = tgt->ram_bytes_max ? tgt->ram_bytes_max : UINT64_MAX;
     ours->section_bytes_max = tgt->params.section_bytes_max;
-    ours->memlock_bytes = UINT64_MAX;
+    ours->memlock_bytes = gw_memlock_budget(gw_wire_flags(tgt->uri.scheme), endpoints,
+                                            tgt->params.registered_bytes_max);
     ours->peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS;
     ours->settle_timeout_ns = tgt->params.settle_timeout_ms * GW_NS_PER_MS;
     ours->hold_timeout_ns = tgt->params.hold_timeout_ms * GW_NS_PER_MS;
@@ -194,7 +195,7 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_hello ours;
-    fill_hello(tgt, &ours);
+    fill_hello(tgt, (unsigned)gw_min_u64(msg->u.hello.endpoints, 255), &ours);
     int rc = gw_hello_answer(&ours, &msg->u.hello, &tgt->reply, &err);
     if (rc == 0 && tgt->machine_given && strcmp(msg->u.hello.machine, tgt->machine) != 0)
         rc = gw_fail_code(&err, -EINVAL, GW_CODE_UNSUPPORTED,
@@ -403,8 +404,11 @@ static void ready_run(struct gw_job *job)
     struct gw_error *err = &tgt->work.err;
     gw_error_clear(err);
     tgt->work.rc = gw_ram_target_begin(tgt->ram, err);
-    if (gw_wire_flags(tgt->uri.scheme) & GW_EP_ONE_SIDED)
-        return; /* chunks are registered as they are wished for */
+    if (gw_wire_flags(tgt->uri.scheme) & GW_EP_ONE_SIDED) { /* chunks, as they are wished for */
+        if (tgt->work.rc == 0)
+            tgt->work.rc = gw_target_keys_open(tgt, err);
+        return;
+    }
     for (unsigned i = 0; tgt->work.rc == 0 && i < gw_ram_block_count(tgt->ram); i++) {
         struct gw_block *block = gw_ram_block(tgt->ram, i);
         struct gw_mr_desc desc = {.addr = block->desc.host,
@@ -510,65 +514,4 @@ void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg)
     }
     tgt->offers_complete = true;
     maybe_ready(tgt);
-}
-
-/* ---- wishes: on stream wires an advice to prefault ------------------------------------------------------ */
-
-static void prefault_run(struct gw_job *job)
-{
-    struct gw_target_job *work = GW_CONTAINER_OF(job, struct gw_target_job, job);
-    const struct gw_block *block = gw_ram_block(work->tgt->ram, work->wish.block);
-    work->rc = gw_prefault(block, work->wish.offset, work->wish.bytes);
-}
-
-static void next_prefault(struct gw_target *tgt);
-
-static void prefault_done(struct gw_mail *mail, void *engine)
-{
-    struct gw_target_job *work = GW_CONTAINER_OF(mail, struct gw_target_job, job.done);
-    work->busy = false;
-    next_prefault(engine);
-}
-
-static void next_prefault(struct gw_target *tgt)
-{
-    if (!tgt->wishes)
-        return;
-    for (unsigned i = 0; i < GW_PREFAULT_JOBS; i++) {
-        struct gw_target_job *work = &tgt->prefault[i];
-        if (work->busy || tgt->wish_count == 0 || tgt->step != GW_TGT_ACTIVE)
-            continue;
-        work->wish = tgt->wishes[tgt->wish_first];
-        tgt->wish_first = (tgt->wish_first + 1) % WISHES_KEPT;
-        tgt->wish_count--;
-        gw_target_post(tgt, work, prefault_run, prefault_done);
-    }
-}
-
-void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg)
-{
-    struct gw_error err = GW_ERROR_INIT;
-    struct gw_list_cursor cursor;
-    struct gw_range_msg range;
-    if (tgt->step > GW_TGT_ACTIVE)
-        return; /* too late to be of use */
-    if (tgt->step < GW_TGT_ACTIVE) {
-        gw_fail(&err, -EPROTO, "WISHES before BLOCKS_OK");
-        gw_target_fail(tgt, &err);
-        return;
-    }
-    if (!tgt->wishes)
-        tgt->wishes = gw_zalloc(WISHES_KEPT, sizeof(*tgt->wishes));
-    gw_list_begin(&cursor, msg->u.list);
-    while (gw_list_next_range(&cursor, GW_MSG_WISHES, &range)) {
-        struct gw_wish wish = {.block = range.block, .offset = range.first, .bytes = range.count};
-        if (gw_wish_check(tgt->ram, &wish, &err) < 0) {
-            gw_target_fail(tgt, &err);
-            return;
-        }
-        if (!tgt->wishes || !tgt->params.prefault || tgt->wish_count == WISHES_KEPT)
-            continue;
-        tgt->wishes[(tgt->wish_first + tgt->wish_count++) % WISHES_KEPT] = wish;
-    }
-    next_prefault(tgt);
 }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 /* The states of chunks. On a stream wire there is nothing to be made ready: a chunk is always ready,
  * the region is the whole block, and wishes only tell the target where to prefault. On a keyed wire a
- * chunk costs budget at both ends from its wish to its release.
+ * chunk costs budget at both ends from its wish to its release, and is not wished for again before both
+ * ends have let go of it.
  *
  * Which chunks to wish for is known twice: at first from what is populated (in scan order, without
  * looking at any bit, which are the owners'), afterwards from the owners, who mark a chunk wanted when
  * their scan had to pass dirty pages in it by. Which chunks to evict is known from where every owner's
  * scan is: a chunk may go when each owner of a part of it has gone over it once since it became ready,
  * in this round; a window that slides in scan order, since whatever is least recently used is what
- * the next round begins with. Evicting too early loses nothing: bits that are left keep the chunk
- * wanted.
+ * the next round begins with. "Since" is told by the generation, which grows with every chunk that
+ * becomes ready: each pass remembers with which it began. An owner that waits for chunks has gone over
+ * all that were ready, and goes over the next when the generation changes, so whatever keeps the budget
+ * can go. Evicting too early loses nothing: bits that are left keep the chunk wanted.
  *
  * A failing registration leaves the chunk WISHED, its bits set and the error to the caller. */
 #include "ram/chunk.h"
@@ -20,9 +23,10 @@
 
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
-enum state { NONE, WISHED, ARMING, SYNCING, READY, EVICTING };
+enum state { NONE, WISHED, SYNCING, READY, EVICTING };
 
 /* So many chunks a block is cut into at least, so that the first write leaves after a small part of it
  * was pinned; and so many fit into a budget, so that there is a window to slide. */
@@ -33,9 +37,18 @@ struct chunk {
     _Atomic uint8_t
         state; /* enum state; stored with release, so that who sees READY sees mr, rmr */
     _Atomic uint8_t wanted; /* relaxed: a hint */
-    uint32_t ready_pass;    /* the latest pass any owner had begun when it became ready */
+    bool is_out;            /* EVICTING: the owners hold nothing of it */
+    bool is_released;       /* EVICTING: the target has let go of it */
+    uint32_t block;
+    uint32_t ready_generation; /* which was the first with it */
     struct gw_mr *mr;
     struct gw_rmr *rmr;
+    struct chunk *next; /* in to_register or to_sync */
+};
+
+struct chunk_list { /* first in, first out */
+    struct chunk *first;
+    struct chunk **last;
 };
 
 struct block_chunks {
@@ -45,11 +58,12 @@ struct block_chunks {
     bool rmr_is_ours; /* stream wires: block->rmr was opened here */
 };
 
-/* One owner's scan. `at` is its pass << 32 | stripes behind it; UINT64_MAX: its round is over. The
- * release of `at` publishes round_pass with it. */
+/* One owner's scan. `at` is the generation with which its pass began << 32 | stripes behind it;
+ * UINT64_MAX: its round is over. `done` is the same of the last pass of this round that is over, 0: none
+ * is; stored before `at`, whose release publishes it. */
 struct owner_scan {
     _Atomic uint64_t at;
-    _Atomic uint32_t round_pass; /* the first pass of this round */
+    _Atomic uint64_t done;
 };
 
 struct place { /* a chunk */
@@ -68,21 +82,25 @@ struct gw_chunks {
     bool walk_is_open;
     struct gw_holes walk;
     struct gw_extent walk_left; /* of the extent last found, not wished for yet */
+    struct place walked;        /* the last chunk that was wished for so */
+    bool walk_is_over;
 
     struct place want_at;  /* where the search for wanted chunks goes on */
     struct place evict_at; /* ... and that for victims */
     _Atomic uint32_t wanted_count;
     _Atomic uint32_t generation;
 
-    struct place *arming; /* first in, first out: registered, to be returned by newly_ready */
-    size_t arming_first;
-    size_t arming_count;
-    size_t arming_room;
+    struct chunk_list to_register;
+    struct chunk_list to_sync;
+    unsigned open_wishes; /* without a key */
+    uint64_t coming;      /* chunks that are neither NONE, READY nor EVICTING */
 
     uint64_t local_used;
-    uint64_t local_peak;
     uint64_t remote_used;
-    uint64_t evicting_bytes; /* budget that is on its way back from the target */
+    uint64_t local_evicting; /* of these, on their way back */
+    uint64_t remote_evicting;
+    uint64_t registered; /* here, in truth */
+    uint64_t registered_peak;
 };
 
 static uint64_t block_bytes(const struct gw_chunks *chunks, uint32_t block)
@@ -116,6 +134,28 @@ static void set_state(struct chunk *chunk, enum state state)
     atomic_store_explicit(&chunk->state, (uint8_t)state, memory_order_release);
 }
 
+static struct place place_of(const struct gw_chunks *chunks, const struct chunk *chunk)
+{
+    return (struct place){chunk->block, (uint64_t)(chunk - chunks->blocks[chunk->block].chunk)};
+}
+
+static void list_push(struct chunk_list *list, struct chunk *chunk)
+{
+    chunk->next = NULL;
+    *list->last = chunk;
+    list->last = &chunk->next;
+}
+
+static struct chunk *list_take(struct chunk_list *list)
+{
+    struct chunk *chunk = list->first;
+    if (chunk)
+        list->first = chunk->next;
+    if (!list->first)
+        list->last = &list->first;
+    return chunk;
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static uint64_t power_of_two_below(uint64_t value)
@@ -137,6 +177,35 @@ static uint64_t choose_chunk_bytes(const struct gw_chunks_config *config,
     return gw_max_u64(bytes, desc->page_bytes);
 }
 
+static int refuse_budget(const struct gw_chunks *chunks, const char *what, uint64_t need,
+                         struct gw_error *err)
+{
+    uint64_t have = gw_min_u64(chunks->config.local_budget, chunks->config.remote_budget);
+    bool ours = chunks->config.local_budget <= chunks->config.remote_budget;
+    gw_fail_code(err, -ENOMEM, GW_CODE_LIMIT,
+                 "%s: %" PRIu64 " bytes must be registered at a time, the %s allows %" PRIu64, what,
+                 need, ours ? "source" : "target", have);
+    gw_error_hint(err,
+                  "at the %s: ulimit -l %" PRIu64 " (as root: prlimit --pid PID --memlock=%" PRIu64
+                  "), CAP_IPC_LOCK, or a higher x-registered-max",
+                  ours ? "source" : "target", need / 1024 + 1024, need + (UINT64_C(1) << 20));
+    return -ENOMEM;
+}
+
+/* One chunk at least must fit both budgets; with rdma-pin-all, all of them. */
+static int check_fits(const struct gw_chunks *chunks, const struct gw_block *block,
+                      struct gw_error *err)
+{
+    const struct gw_chunks_config *config = &chunks->config;
+    uint64_t need =
+        gw_min_u64(chunks->blocks[block->id].chunk_pages * GW_PAGE_BYTES, block->desc.size_bytes);
+    if (need <= gw_min_u64(config->local_budget, config->remote_budget))
+        return 0;
+    char what[300];
+    snprintf(what, sizeof(what), "block '%s'", block->desc.name);
+    return refuse_budget(chunks, what, need, err);
+}
+
 static int add_block(struct gw_chunks *chunks, unsigned id, struct gw_error *err)
 {
     struct gw_block *block = gw_ram_block(chunks->config.ram, id);
@@ -145,7 +214,11 @@ static int add_block(struct gw_chunks *chunks, unsigned id, struct gw_error *err
     own->count = (block->pages + own->chunk_pages - 1) / own->chunk_pages;
     if (chunks->config.keyed) {
         own->chunk = gw_zalloc(own->count, sizeof(*own->chunk));
-        return own->chunk ? 0 : gw_fail(err, -ENOMEM, "block '%s': chunks", block->desc.name);
+        if (!own->chunk)
+            return gw_fail(err, -ENOMEM, "block '%s': chunks", block->desc.name);
+        for (uint64_t i = 0; i < own->count; i++)
+            own->chunk[i].block = id;
+        return check_fits(chunks, block, err);
     }
     if (block->rmr || !chunks->config.dom)
         return 0;
@@ -181,8 +254,17 @@ struct gw_chunks *gw_chunks_new(const struct gw_chunks_config *config, struct gw
         gw_fail(err, -ENOMEM, "chunks of %u blocks", block_count);
         goto out;
     }
+    chunks->to_register.last = &chunks->to_register.first;
+    chunks->to_sync.last = &chunks->to_sync.first;
+    chunks->walked.block = UINT32_MAX;
+    atomic_init(&chunks->generation, 1); /* 0 is no pass's */
     for (unsigned i = 0; i < chunks->owner_count; i++)
         atomic_init(&chunks->owners[i].at, UINT64_MAX);
+    uint64_t budget = gw_min_u64(config->local_budget, config->remote_budget);
+    if (config->keyed && config->all && gw_ram_bytes(config->ram) > budget) {
+        refuse_budget(chunks, "rdma-pin-all", gw_ram_bytes(config->ram), err);
+        goto out;
+    }
     for (; chunks->block_count < block_count; chunks->block_count++) {
         if (add_block(chunks, chunks->block_count, err) < 0)
             goto out;
@@ -218,7 +300,6 @@ void gw_chunks_free(struct gw_chunks *chunks)
     }
     if (chunks->walk_is_open)
         gw_holes_end(&chunks->walk);
-    gw_free(chunks->arming);
     gw_free(chunks->owners);
     gw_free(chunks->blocks);
     gw_free(chunks);
@@ -230,10 +311,19 @@ void gw_chunks_free(struct gw_chunks *chunks)
 static int walk_populated(struct gw_chunks *chunks, struct gw_error *err)
 {
     while (!chunks->walk_left.pages) {
-        if (chunks->walk_block == chunks->block_count)
+        if (chunks->walk_block == chunks->block_count) {
+            chunks->walk_is_over = true;
             return 0;
+        }
         struct gw_block *block = gw_ram_block(chunks->config.ram, chunks->walk_block);
         int rc = 0;
+        if (chunks->config.keyed && chunks->config.all) {
+            bool is_next = !chunks->walk_is_open;
+            chunks->walk_left = (struct gw_extent){.pages = is_next ? block->pages : 0};
+            chunks->walk_block += !is_next;
+            chunks->walk_is_open = is_next;
+            continue;
+        }
         if (!chunks->walk_is_open) {
             rc = gw_holes_begin(&chunks->walk, block, 0);
             chunks->walk_is_open = true;
@@ -290,11 +380,14 @@ static bool wish_chunk(struct gw_chunks *chunks, struct place at, struct gw_wish
     struct chunk *chunk = chunk_at(chunks, at);
     *wish = range_of(chunks, at);
     if (wish->bytes > chunks->config.local_budget - chunks->local_used ||
-        wish->bytes > chunks->config.remote_budget - chunks->remote_used)
+        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||
+        chunks->open_wishes == GW_WISHES_OPEN_MAX)
         return false;
     chunks->local_used += wish->bytes;
-    chunks->local_peak = gw_max_u64(chunks->local_peak, chunks->local_used);
     chunks->remote_used += wish->bytes;
+    chunks->open_wishes++;
+    chunks->coming++;
+    list_push(&chunks->to_register, chunk);
     if (atomic_exchange_explicit(&chunk->wanted, 0, memory_order_relaxed))
         atomic_fetch_sub_explicit(&chunks->wanted_count, 1, memory_order_relaxed);
     set_state(chunk, WISHED);
@@ -341,9 +434,10 @@ static int wish_keyed(struct gw_chunks *chunks, struct gw_wish *wishes, unsigned
     while (count < max && (rc = walk_populated(chunks, err)) > 0) {
         uint64_t chunk_pages = chunks->blocks[chunks->walk_block].chunk_pages;
         struct place at = {chunks->walk_block, chunks->walk_left.first_page / chunk_pages};
-        if (state_of(chunk_at(chunks, at)) == NONE) {
+        if (state_of(chunk_at(chunks, at)) == NONE && !same_place(at, chunks->walked)) {
             if (!wish_chunk(chunks, at, &wishes[count]))
                 return (int)count;
+            chunks->walked = at;
             count++;
         }
         walk_past(chunks, walk_pages(chunks));
@@ -382,24 +476,47 @@ static struct chunk *find_chunk(const struct gw_chunks *chunks, const struct gw_
     return state_of(chunk) == state ? chunk : NULL;
 }
 
-static int arming_push(struct gw_chunks *chunks, struct place at)
+bool gw_chunks_to_register(struct gw_chunks *chunks, struct gw_wish *range)
 {
-    if (chunks->arming_first + chunks->arming_count == chunks->arming_room) {
-        if (chunks->arming_first) {
-            memmove(chunks->arming, chunks->arming + chunks->arming_first,
-                    chunks->arming_count * sizeof(*chunks->arming));
-            chunks->arming_first = 0;
-        } else {
-            size_t room = chunks->arming_room ? chunks->arming_room * 2 : 64;
-            struct place *grown = gw_realloc(chunks->arming, room, sizeof(*grown));
-            if (!grown)
-                return -ENOMEM;
-            chunks->arming = grown;
-            chunks->arming_room = room;
-        }
-    }
-    chunks->arming[chunks->arming_first + chunks->arming_count++] = at;
-    return 0;
+    struct chunk *chunk = list_take(&chunks->to_register);
+    if (!chunk)
+        return false;
+    *range = range_of(chunks, place_of(chunks, chunk));
+    chunks->registered += range->bytes;
+    chunks->registered_peak = gw_max_u64(chunks->registered_peak, chunks->registered);
+    return true;
+}
+
+int gw_chunk_register(const struct gw_chunks *chunks, const struct gw_wish *range,
+                      struct gw_mr **mr, struct gw_error *err)
+{
+    const struct gw_block *block = gw_ram_block(chunks->config.ram, range->block);
+    struct gw_mr_desc desc = {
+        .addr = (char *)block->desc.host + range->offset,
+        .bytes = range->bytes,
+        .access = GW_MR_LOCAL_READ,
+        .region = range->block,
+    };
+    int rc = gw_mr_reg(chunks->config.dom, &desc, mr, err);
+    if (rc < 0)
+        gw_error_prefix(err, "block '%s': chunk %" PRIu64, block->desc.name,
+                        range->offset / (chunks->blocks[range->block].chunk_pages * GW_PAGE_BYTES));
+    return rc < 0 ? rc : 0;
+}
+
+static void maybe_sync(struct gw_chunks *chunks, struct chunk *chunk)
+{
+    if (chunk->mr && chunk->rmr)
+        list_push(&chunks->to_sync, chunk);
+}
+
+void gw_chunks_registered(struct gw_chunks *chunks, const struct gw_wish *range, struct gw_mr *mr)
+{
+    struct place at;
+    struct chunk *chunk = find_chunk(chunks, range, WISHED, &at);
+    gw_assert(chunk && !chunk->mr && mr);
+    chunk->mr = mr;
+    maybe_sync(chunks, chunk);
 }
 
 int gw_chunks_key(struct gw_chunks *chunks, const struct gw_wish *which, const void *key,
@@ -407,68 +524,32 @@ int gw_chunks_key(struct gw_chunks *chunks, const struct gw_wish *which, const v
 {
     struct place at;
     struct chunk *chunk = find_chunk(chunks, which, WISHED, &at);
-    if (!chunk || key_bytes > GW_KEY_BYTES_MAX)
+    if (!chunk || chunk->rmr || key_bytes > GW_KEY_BYTES_MAX)
         return gw_fail(err, -EPROTO,
                        "key for block %" PRIu32 " [%" PRIu64 ", +%" PRIu64
                        "): no wish is open for it",
                        which->block, which->offset, which->bytes);
-
-    const struct gw_block *block = gw_ram_block(chunks->config.ram, at.block);
-    struct gw_mr_desc desc = {
-        .addr = (char *)block->desc.host + which->offset,
-        .bytes = which->bytes,
-        .access = GW_MR_LOCAL_READ,
-        .region = at.block,
-    };
-    struct gw_mr *mr = NULL;
-    struct gw_rmr *rmr = NULL;
-    int rc = gw_mr_reg(chunks->config.dom, &desc, &mr, err);
-    if (rc < 0)
-        goto out;
-    rc = gw_rmr_open(chunks->config.dom, at.block, which->bytes, key, key_bytes, &rmr, err);
-    if (rc < 0)
-        goto out;
-    rc = arming_push(chunks, at);
+    int rc =
+        gw_rmr_open(chunks->config.dom, at.block, which->bytes, key, key_bytes, &chunk->rmr, err);
     if (rc < 0) {
-        gw_fail(err, rc, "registered");
-        goto out;
+        gw_error_prefix(err, "block '%s': chunk %" PRIu64,
+                        gw_ram_block(chunks->config.ram, at.block)->desc.name, at.index);
+        return rc;
     }
-    chunk->mr = mr;
-    chunk->rmr = rmr;
-    mr = NULL;
-    rmr = NULL;
-    set_state(chunk, ARMING);
-out:
-    gw_rmr_close(rmr);
-    gw_mr_dereg(mr);
-    if (rc < 0)
-        gw_error_prefix(err, "block '%s': chunk %" PRIu64, block->desc.name, at.index);
-    return rc < 0 ? rc : 0;
+    chunks->open_wishes--;
+    maybe_sync(chunks, chunk);
+    return 0;
 }
 
 unsigned gw_chunks_newly_ready(struct gw_chunks *chunks, struct gw_wish *ranges, unsigned max)
 {
     unsigned count = 0;
-    for (; count < max && chunks->arming_count; count++) {
-        struct place at = chunks->arming[chunks->arming_first++];
-        chunks->arming_count--;
-        ranges[count] = range_of(chunks, at);
-        set_state(chunk_at(chunks, at), SYNCING);
+    struct chunk *chunk;
+    while (count < max && (chunk = list_take(&chunks->to_sync))) {
+        ranges[count++] = range_of(chunks, place_of(chunks, chunk));
+        set_state(chunk, SYNCING);
     }
-    if (!chunks->arming_count)
-        chunks->arming_first = 0;
     return count;
-}
-
-static uint32_t latest_pass(const struct gw_chunks *chunks)
-{
-    uint32_t latest = 0;
-    for (unsigned i = 0; i < chunks->owner_count; i++) {
-        uint64_t at = atomic_load_explicit(&chunks->owners[i].at, memory_order_acquire);
-        if (at != UINT64_MAX && at >> 32 > latest)
-            latest = (uint32_t)(at >> 32);
-    }
-    return latest;
 }
 
 void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range)
@@ -476,35 +557,55 @@ void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range)
     struct place at;
     struct chunk *chunk = find_chunk(chunks, range, SYNCING, &at);
     gw_assert(chunk);
-    chunk->ready_pass = latest_pass(chunks);
+    uint32_t generation = atomic_load_explicit(&chunks->generation, memory_order_relaxed);
+    chunk->ready_generation = generation + 1 ? generation + 1 : 1;
+    chunks->coming--;
     set_state(chunk, READY);
     /* Release: who sees the new generation sees the chunk ready. */
-    atomic_fetch_add_explicit(&chunks->generation, 1, memory_order_release);
+    atomic_store_explicit(&chunks->generation, chunk->ready_generation, memory_order_release);
+}
+
+bool gw_chunks_are_ready(const struct gw_chunks *chunks)
+{
+    return !chunks->config.keyed ||
+           (chunks->walk_is_over && !chunks->coming &&
+            !atomic_load_explicit(&chunks->wanted_count, memory_order_relaxed));
 }
 
 /* ---- eviction -------------------------------------------------------------------------------- */
 
-void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner, uint32_t pass)
+void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner)
 {
     if (!chunks->config.keyed)
         return;
     struct owner_scan *scan = &chunks->owners[owner];
-    atomic_store_explicit(&scan->round_pass, pass, memory_order_relaxed);
-    atomic_store_explicit(&scan->at, (uint64_t)pass << 32, memory_order_release);
+    atomic_store_explicit(&scan->done, 0, memory_order_relaxed);
+    atomic_store_explicit(&scan->at, 0, memory_order_release);
 }
 
-void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t pass, uint64_t stripe)
+void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t generation,
+                       uint64_t stripe)
 {
-    if (chunks->config.keyed)
-        atomic_store_explicit(&chunks->owners[owner].at,
-                              (uint64_t)pass << 32 | gw_min_u64(stripe, UINT32_MAX),
-                              memory_order_release);
+    if (!chunks->config.keyed)
+        return;
+    struct owner_scan *scan = &chunks->owners[owner];
+    uint64_t at = (uint64_t)generation << 32 | gw_min_u64(stripe, UINT32_MAX - 1);
+    if (stripe == UINT32_MAX)
+        atomic_store_explicit(&scan->done, at, memory_order_relaxed);
+    atomic_store_explicit(&scan->at, at, memory_order_release);
 }
 
 void gw_chunks_scan_end(struct gw_chunks *chunks, unsigned owner)
 {
     if (chunks->config.keyed)
         atomic_store_explicit(&chunks->owners[owner].at, UINT64_MAX, memory_order_release);
+}
+
+/* Began the pass of @at when @chunk was ready? Serial arithmetic; generation 0 is no pass. */
+static bool began_with(uint64_t at, const struct chunk *chunk)
+{
+    uint32_t generation = (uint32_t)(at >> 32);
+    return generation && (int32_t)(generation - chunk->ready_generation) >= 0;
 }
 
 /* Has the owner of stripe @stripe gone over it since @chunk became ready, in its current round? */
@@ -514,11 +615,8 @@ static bool is_passed(const struct gw_chunks *chunks, const struct chunk *chunk,
     uint64_t at = atomic_load_explicit(&scan->at, memory_order_acquire);
     if (at == UINT64_MAX)
         return true;
-    uint32_t need = atomic_load_explicit(&scan->round_pass, memory_order_relaxed);
-    if (need <= chunk->ready_pass)
-        need = chunk->ready_pass + 1;
-    uint32_t pass = (uint32_t)(at >> 32);
-    return pass > need || (pass == need && stripe < (uint32_t)at);
+    return (began_with(at, chunk) && stripe < (uint32_t)at) ||
+           began_with(atomic_load_explicit(&scan->done, memory_order_relaxed), chunk);
 }
 
 static bool may_evict(const struct gw_chunks *chunks, struct place at)
@@ -542,20 +640,34 @@ static bool may_evict(const struct gw_chunks *chunks, struct place at)
     return true;
 }
 
-/* Bytes that are wished to be wished for and do not fit: at most half of the budget at a time. */
+static uint64_t still_free(uint64_t budget, uint64_t used, uint64_t evicting)
+{
+    return budget > used - evicting ? budget - (used - evicting) : 0;
+}
+
+/* Bytes that are to be wished for and do not fit: the next chunk, and more of them up to half of the
+ * budget. */
 static uint64_t missing_bytes(struct gw_chunks *chunks)
 {
-    uint64_t budget = gw_min_u64(chunks->config.local_budget, chunks->config.remote_budget);
-    uint64_t used = gw_max_u64(chunks->local_used, chunks->remote_used);
-    uint64_t wanted = 0;
-    if (walk_populated(chunks, NULL) > 0)
-        wanted = budget / 2;
-    else if (find_wanted(chunks))
-        wanted = range_of(chunks, chunks->want_at).bytes *
-                 atomic_load_explicit(&chunks->wanted_count, memory_order_relaxed);
-    wanted = gw_min_u64(wanted, gw_max_u64(budget / 2, GW_CHUNK_BYTES_MIN));
-    uint64_t coming = (budget > used ? budget - used : 0) + chunks->evicting_bytes;
-    return wanted > coming ? wanted - coming : 0;
+    const struct gw_chunks_config *config = &chunks->config;
+    uint64_t budget = gw_min_u64(config->local_budget, config->remote_budget);
+    uint64_t next = 0;
+    uint64_t more = 0;
+    if (walk_populated(chunks, NULL) > 0) {
+        uint64_t chunk_pages = chunks->blocks[chunks->walk_block].chunk_pages;
+        struct place at = {chunks->walk_block, chunks->walk_left.first_page / chunk_pages};
+        next = range_of(chunks, at).bytes;
+        more = budget / 2;
+    } else if (find_wanted(chunks)) {
+        next = range_of(chunks, chunks->want_at).bytes;
+        more = gw_min_u64(next * atomic_load_explicit(&chunks->wanted_count, memory_order_relaxed),
+                          budget / 2);
+    }
+    uint64_t wanted = next ? gw_max_u64(next, more) : 0;
+    uint64_t have =
+        gw_min_u64(still_free(config->local_budget, chunks->local_used, chunks->local_evicting),
+                   still_free(config->remote_budget, chunks->remote_used, chunks->remote_evicting));
+    return wanted > have ? wanted - have : 0;
 }
 
 int gw_chunks_evict(struct gw_chunks *chunks, struct gw_wish *victims, unsigned max)
@@ -571,7 +683,8 @@ int gw_chunks_evict(struct gw_chunks *chunks, struct gw_wish *victims, unsigned 
         if (may_evict(chunks, at)) {
             victims[count] = range_of(chunks, at);
             set_state(chunk_at(chunks, at), EVICTING);
-            chunks->evicting_bytes += victims[count].bytes;
+            chunks->local_evicting += victims[count].bytes;
+            chunks->remote_evicting += victims[count].bytes;
             missing -= gw_min_u64(missing, victims[count].bytes);
             count++;
         }
@@ -581,21 +694,54 @@ int gw_chunks_evict(struct gw_chunks *chunks, struct gw_wish *victims, unsigned 
     return (int)count;
 }
 
-void gw_chunks_evicted(struct gw_chunks *chunks, const struct gw_wish *victim)
+void gw_chunks_evicted(struct gw_chunks *chunks, const struct gw_wish *victim, struct gw_mr **mr,
+                       struct gw_rmr **rmr)
 {
     struct place at;
     struct chunk *chunk = find_chunk(chunks, victim, EVICTING, &at);
-    gw_assert(chunk);
-    chunk_dereg(chunk);
-    chunks->local_used -= victim->bytes;
+    gw_assert(chunk && chunk->mr && chunk->rmr);
+    *mr = chunk->mr;
+    *rmr = chunk->rmr;
+    chunk->mr = NULL;
+    chunk->rmr = NULL;
+    chunk->is_out = true;
+}
+
+/* Both ends have let go of it: it may be wished for again. */
+static void maybe_none(struct chunk *chunk)
+{
+    if (chunk->is_out || !chunk->is_released)
+        return;
+    chunk->is_released = false;
     set_state(chunk, NONE);
 }
 
-void gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which)
+void gw_chunks_deregistered(struct gw_chunks *chunks, const struct gw_wish *victim)
 {
-    uint64_t bytes = gw_min_u64(which->bytes, chunks->evicting_bytes);
-    chunks->evicting_bytes -= bytes;
-    chunks->remote_used -= gw_min_u64(bytes, chunks->remote_used);
+    struct place at;
+    struct chunk *chunk = find_chunk(chunks, victim, EVICTING, &at);
+    gw_assert(chunk && chunk->is_out);
+    chunks->local_used -= victim->bytes;
+    chunks->local_evicting -= victim->bytes;
+    chunks->registered -= victim->bytes;
+    chunk->is_out = false;
+    maybe_none(chunk);
+}
+
+int gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which, struct gw_error *err)
+{
+    struct place at;
+    struct chunk *chunk = find_chunk(chunks, which, EVICTING, &at);
+    if (!chunk || chunk->mr || chunk->is_released)
+        return gw_fail(err, -EPROTO,
+                       "RELEASED of block %" PRIu32 " [%" PRIu64 ", +%" PRIu64
+                       "): it was not given back",
+                       which->block, which->offset, which->bytes);
+    chunks->remote_used -= which->bytes;
+    chunks->remote_evicting -= which->bytes;
+    chunk->is_released = true;
+    maybe_none(chunk);
+    return 0;
 }
 
 /* ---- what owners ask ------------------------------------------------------------------------- */
@@ -657,5 +803,13 @@ uint32_t gw_chunks_generation(const struct gw_chunks *chunks)
 
 uint64_t gw_chunks_registered_peak(const struct gw_chunks *chunks)
 {
-    return chunks->local_peak;
+    return chunks->registered_peak;
+}
+
+uint64_t gw_chunk_bytes_max(const struct gw_chunks *chunks)
+{
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < chunks->block_count; i++)
+        pages = gw_max_u64(pages, chunks->blocks[i].chunk_pages);
+    return pages * GW_PAGE_BYTES;
 }

@@ -6,18 +6,19 @@
  * waits for an answer and no key comes without a wish. On stream wires every chunk is ready from the
  * start and a wish is only an advice to prefault. States of a chunk at the source:
  *
- *   NONE -> WISHED -> ARMING -> READY -> EVICTING -> NONE
+ *   NONE -> WISHED -> SYNCING -> READY -> EVICTING -> NONE
  *
- * ARMING has the peer's key and our own registration, which marked all of the chunk's pages written
- * (rule 6). One fresh sync of the range brings those marks into the bits and re-arms it, before the
- * first page is read: so nothing written until then is lost, and the marks of the registration do not
- * come up in the next round to send everything again. gw_chunks_newly_ready() says which ranges wait
- * for that sync, gw_chunks_synced() makes them READY. The scan visits ready chunks only; others keep
- * their bits (rule 7). The source alone evicts (rule 9): stop, reap, RELEASE; the target deregisters
- * and returns budget.
+ * While it is WISHED its key travels and our own registration is made, on a worker, in any order. Both
+ * there, it is SYNCING: the registration marked all of the chunk's pages written (rule 6), and one fresh
+ * sync of the range takes those marks, and re-arms it, before the first page is read. So nothing
+ * written until then is lost, and the marks of the registration do not come up in the next round to
+ * send everything again. gw_chunks_newly_ready() says which ranges wait for that sync,
+ * gw_chunks_synced() makes them READY. The scan visits ready chunks only; others keep their bits
+ * (rule 7). The source alone evicts (rule 9): stop, reap, RELEASE; the target deregisters and returns
+ * budget.
  *
  * Threads: owned by the migration thread, but for what is marked [owner]: read by the stripes' owners
- * (acquire; pairs with the release in gw_chunks_synced). */
+ * (acquire; pairs with the release in gw_chunks_synced), or [worker]. */
 #ifndef GW_RAM_CHUNK_H
 #define GW_RAM_CHUNK_H
 
@@ -26,6 +27,9 @@
 
 #define GW_CHUNK_BYTES_MIN (UINT64_C(2) << 20)
 #define GW_CHUNK_BYTES_MAX (UINT64_C(1) << 30)
+
+/* So many wishes of a source may be open, which is to say without a key, at one time. */
+#define GW_WISHES_OPEN_MAX 4096u
 
 struct gw_chunks;
 
@@ -36,6 +40,7 @@ struct gw_chunks_config {
     uint64_t chunk_bytes;   /* a power of two; 0: chosen by block, page size and budgets */
     uint64_t local_budget;  /* bytes that may be registered here (memlock); UINT64_MAX: no limit */
     uint64_t remote_budget; /* ... at the target, from its hello */
+    bool all;               /* keyed: every chunk, populated or not (rdma-pin-all) */
 };
 
 struct gw_wish { /* "I shall need [offset, offset + bytes) of @block" */
@@ -53,22 +58,34 @@ void gw_chunks_free(struct gw_chunks *chunks); /* deregisters and closes what it
  * extent once, in pieces of at most a chunk). Return: how many, 0: none now, -errno. */
 int gw_chunks_wish(struct gw_chunks *chunks, struct gw_wish *wishes, unsigned max,
                    struct gw_error *err);
-/* A key arrived. Registers our side if that is not done yet. -EPROTO: not wished for, out of range,
- * or a second key. */
+/* The next chunk, in the order of the wishes, that is to be registered here; false: none. */
+bool gw_chunks_to_register(struct gw_chunks *chunks, struct gw_wish *range);
+/* [worker] Register it: may take long, faults memory in, and may fail (-ENOMEM: the memlock limit). */
+int gw_chunk_register(const struct gw_chunks *chunks, const struct gw_wish *range,
+                      struct gw_mr **mr, struct gw_error *err);
+/* It is done: @mr is the chunk's. */
+void gw_chunks_registered(struct gw_chunks *chunks, const struct gw_wish *range, struct gw_mr *mr);
+/* A key arrived. -EPROTO: not wished for, out of range, or a second key. */
 int gw_chunks_key(struct gw_chunks *chunks, const struct gw_wish *which, const void *key,
                   size_t key_bytes, struct gw_error *err);
-/* Ranges that were registered and now wait for a fresh sync: each is returned once. The caller has
- * every owner of a part of it call gw_dirty_sync_range() (the owner waits meanwhile, as for every
- * sync), then calls gw_chunks_synced(). Stream wires: none, ever. */
+/* Ranges that have both and now wait for a fresh sync: each is returned once. The caller has
+ * gw_dirty_take() called on a worker, and what that found put into the bits by every owner of a part of
+ * it, then calls gw_chunks_synced(). Stream wires: none, ever. */
 unsigned gw_chunks_newly_ready(struct gw_chunks *chunks, struct gw_wish *ranges, unsigned max);
 void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range);
 /* Chunks that may go to make room for wanted ones, in scan order behind the scan; marks them
  * EVICTING: the scan passes them by from now on. The caller waits until their owners hold nothing of
  * them (gw_sender_holds), then calls gw_chunks_evicted() and sends RELEASE. */
 int gw_chunks_evict(struct gw_chunks *chunks, struct gw_wish *victims, unsigned max);
-void gw_chunks_evicted(struct gw_chunks *chunks, const struct gw_wish *victim);
-/* The target gave budget back for a released chunk. */
-void gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which);
+/* Its registration and key are the caller's, to be ended by a worker; then gw_chunks_deregistered(). */
+void gw_chunks_evicted(struct gw_chunks *chunks, const struct gw_wish *victim, struct gw_mr **mr,
+                       struct gw_rmr **rmr);
+void gw_chunks_deregistered(struct gw_chunks *chunks, const struct gw_wish *victim);
+/* The target gave budget back for a released chunk. -EPROTO: none was released so. */
+int gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which, struct gw_error *err);
+/* All that there is to wish for is ready, and nothing was passed by. */
+bool gw_chunks_are_ready(const struct gw_chunks *chunks);
+uint64_t gw_chunk_bytes_max(const struct gw_chunks *chunks); /* of any of its chunks */
 
 /* [owner] */
 bool gw_chunk_is_ready(const struct gw_chunks *chunks, const struct gw_block *block, uint64_t page);
@@ -82,10 +99,12 @@ struct gw_rmr *gw_chunk_rmr(const struct gw_chunks *chunks, const struct gw_bloc
 void gw_chunks_want(struct gw_chunks *chunks, const struct gw_block *block, uint64_t page);
 /* Changes whenever a chunk becomes ready. */
 uint32_t gw_chunks_generation(const struct gw_chunks *chunks);
-/* Where @owner's scan is: in its @pass through its stripes (counted from 1, round after round), which
- * of them, by their number in the whole map, are behind it. */
-void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner, uint32_t pass); /* of a round */
-void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t pass, uint64_t stripe);
+/* Where @owner's scan is, in its round: in a pass that began at @generation with everything ready by
+ * then, so many stripes, by their number in the whole map, are behind it; UINT32_MAX: all are, the pass
+ * is over. */
+void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner); /* of a round */
+void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t generation,
+                       uint64_t stripe);
 void gw_chunks_scan_end(struct gw_chunks *chunks, unsigned owner); /* of the round */
 
 /* Bytes registered here at most at one time. */

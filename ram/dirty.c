@@ -83,14 +83,14 @@ int gw_dirty_final(struct gw_ram *ram, struct gw_error *err)
     return 0;
 }
 
-static int sync_source(const struct gw_dirty_source *source, struct gw_block *block,
-                       uint64_t first_page, uint64_t pages, struct gw_error *err)
+/* @bits: bit 0 is @first_page. */
+static int sync_source(const struct gw_dirty_source *source, const struct gw_block *block,
+                       uint64_t first_page, uint64_t pages, uint64_t *bits, struct gw_error *err)
 {
-    uint64_t *bits = block->dirty + first_page / 64;
     int rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, NULL);
     if (rc >= 0)
         return 0;
-    gw_bitmap_set_range(block->dirty, first_page, pages);
+    gw_bitmap_set_range(bits, 0, pages);
     rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, err);
     if (rc >= 0)
         return 0;
@@ -106,7 +106,8 @@ static int sync_pages(struct gw_ram *ram, struct gw_block *block, uint64_t first
     uint64_t before = found ? gw_bitmap_count(block->dirty, first_page, pages) : 0;
     int rc = 0;
     for (unsigned s = 0; s < ram->dirty_count && rc == 0; s++)
-        rc = sync_source(&ram->dirty[s], block, first_page, pages, err);
+        rc = sync_source(&ram->dirty[s], block, first_page, pages, block->dirty + first_page / 64,
+                         err);
     if (found)
         *found += gw_bitmap_count(block->dirty, first_page, pages) - before;
     return rc;
@@ -126,22 +127,29 @@ int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw
     return 0;
 }
 
-int gw_dirty_sync_range(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
-                        uint64_t pages, uint64_t *found, struct gw_error *err)
+int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
+                  uint64_t *bits, struct gw_error *err)
 {
     gw_assert(block < ram->block_count && first_page % GW_STRIPE_PAGES_MIN == 0);
-    if (found)
-        *found = 0;
+    int rc = 0;
+    for (unsigned s = 0; s < ram->dirty_count && rc == 0; s++)
+        rc = sync_source(&ram->dirty[s], ram->blocks[block], first_page, pages, bits, err);
+    return rc;
+}
+
+void gw_dirty_absorb(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
+                     uint64_t pages, const uint64_t *bits)
+{
+    uint64_t *dirty = ram->blocks[block]->dirty;
     uint64_t end = gw_min_u64(ram->blocks[block]->pages, first_page + pages);
-    while (first_page < end) {
-        uint64_t stripe_end = (first_page / ram->stripe_pages + 1) * ram->stripe_pages;
-        uint64_t part = gw_min_u64(stripe_end, end) - first_page;
-        if (gw_ram_owner(ram, block, first_page) == owner) {
-            int rc = sync_pages(ram, ram->blocks[block], first_page, part, found, err);
-            if (rc < 0)
-                return rc;
+    uint64_t at = first_page;
+    while (at < end) {
+        uint64_t stripe_end = (at / ram->stripe_pages + 1) * ram->stripe_pages;
+        uint64_t next = gw_min_u64(stripe_end, end);
+        if (gw_ram_owner(ram, block, at) == owner) {
+            for (uint64_t page = at; page < next; page += 64) /* stripes are whole words */
+                dirty[page / 64] |= bits[(page - first_page) / 64];
         }
-        first_page += part;
+        at = next;
     }
-    return 0;
 }

@@ -23,9 +23,14 @@ int gw_dirty_final(struct gw_ram *ram, struct gw_error *err);
  * NULL). A source that fails: its range is set dirty whole and it is asked once more; if it fails
  * again the error is returned (bits stay set: too much is sent, never too little). */
 int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw_error *err);
-/* The same for what @owner has of pages [@first_page, @first_page + @pages) of @block; both are
- * multiples of 512 unless the block ends there. For gw_chunks_newly_ready(). */
-int gw_dirty_sync_range(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
-                        uint64_t pages, uint64_t *found, struct gw_error *err);
+/* [worker] What was written in pages [@first_page, @first_page + @pages) of @block, into @bits, whose
+ * first is @first_page; both are multiples of 512 unless the block ends there. Not while the owners'
+ * stripes are synced. For gw_chunks_newly_ready(): the owners are at their bits meanwhile, and put this
+ * into them with gw_dirty_absorb(). */
+int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
+                  uint64_t *bits, struct gw_error *err);
+/* What @owner has of that range: @bits into its own. */
+void gw_dirty_absorb(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
+                     uint64_t pages, const uint64_t *bits);
 
 #endif

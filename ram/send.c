@@ -93,6 +93,7 @@ struct gw_sender {
     unsigned zero_first; /* oldest that is not acknowledged */
     unsigned zero_said;  /* from zero_first on; the one after it is being filled */
     uint32_t zero_number;
+    uint32_t zero_acked;
     struct zero_message *zero;
 
     uint64_t credit; /* granted, not used */
@@ -198,7 +199,7 @@ void gw_sender_begin(struct gw_sender *s, uint32_t number, bool holes)
     s->pass_sent_something = false;
     s->waiting_pages = 0;
     s->deferred_pages = 0;
-    gw_chunks_scan_begin(s->config.chunks, s->config.owner, s->pass);
+    gw_chunks_scan_begin(s->config.chunks, s->config.owner);
 }
 
 /* ---- what is under way ----------------------------------------------------------------------- */
@@ -334,12 +335,8 @@ static int flush_pages(struct gw_sender *s)
     return ALL_SAID;
 }
 
-/* Say the zero runs found so far. */
-static int flush_zero(struct gw_sender *s)
+static int say_zero(struct gw_sender *s, struct zero_message *message)
 {
-    struct zero_message *message = zero_open(s);
-    if (!message || !message->count)
-        return ALL_SAID;
     struct gw_sink *sink = s->config.sink;
     int rc = sink->ops->zero(sink, message->run, message->count);
     if (rc == -EAGAIN)
@@ -358,9 +355,35 @@ static int flush_zero(struct gw_sender *s)
     return ALL_SAID;
 }
 
+/* Say the zero runs found so far. */
+static int flush_zero(struct gw_sender *s)
+{
+    struct zero_message *message = zero_open(s);
+    return message && message->count ? say_zero(s, message) : ALL_SAID;
+}
+
+int64_t gw_sender_mark(struct gw_sender *s)
+{
+    struct zero_message *message = zero_open(s);
+    gw_assert(s->config.sink->one_sided);
+    if (s->failed || !message)
+        return s->failed;
+    int rc = say_zero(s, message);
+    if (rc == ALL_SAID)
+        return s->zero_number;
+    return rc < 0 ? rc : 0;
+}
+
+bool gw_sender_mark_is_passed(const struct gw_sender *s, uint32_t number)
+{
+    return (int32_t)(s->zero_acked - number) >= 0;
+}
+
 void gw_sender_zero_acked(struct gw_sender *s, uint32_t number)
 {
     /* Serial arithmetic: numbers may wrap in a long migration. */
+    if ((int32_t)(s->zero_number - number) >= 0 && (int32_t)(number - s->zero_acked) > 0)
+        s->zero_acked = number;
     while (s->zero_said && (int32_t)(number - zero_at(s, 0)->number) >= 0) {
         bool was_full = s->zero_said == s->zero_room;
         if (was_full)
@@ -563,7 +586,6 @@ static void begin_pass(struct gw_sender *s)
     s->waiting_pages = 0;
     s->deferred_pages = 0;
     s->pass_sent_something = false;
-    gw_chunks_scan_at(s->config.chunks, s->config.owner, s->pass, 0);
 }
 
 /* Everything was looked at once: said in full, then either the fence or another pass. */
@@ -574,7 +596,7 @@ static int end_pass(struct gw_sender *s)
         rc = flush_zero(s);
     if (rc != ALL_SAID)
         return rc;
-    gw_chunks_scan_at(s->config.chunks, s->config.owner, s->pass, UINT32_MAX);
+    gw_chunks_scan_at(s->config.chunks, s->config.owner, s->generation, UINT32_MAX);
     if (!s->waiting_pages && !s->deferred_pages) {
         s->phase = FENCE;
         return GW_SEND_BUSY;
@@ -604,7 +626,7 @@ static bool next_run(struct gw_sender *s, unsigned *stripes)
         }
         s->stripe_is_open = false;
         s->waiting_pages += s->scan.waiting_pages;
-        gw_chunks_scan_at(s->config.chunks, s->config.owner, s->pass,
+        gw_chunks_scan_at(s->config.chunks, s->config.owner, s->generation,
                           s->scan.block->stripe_first +
                               (s->scan.end - 1) / gw_ram_stripe_pages(s->config.ram) + 1);
         --*stripes;
@@ -617,9 +639,10 @@ static int send_pages(struct gw_sender *s)
     uint32_t generation = gw_chunks_generation(s->config.chunks);
     if (s->waits_for_chunks && generation == s->generation)
         return GW_SEND_CHUNKS;
-    if (!s->stripe_is_open &&
-        !s->stripe_index) /* a pass begins: what becomes ready now is for the next */
+    if (!s->stripe_is_open && !s->stripe_index) { /* what becomes ready now is for the next pass */
         s->generation = generation;
+        gw_chunks_scan_at(s->config.chunks, s->config.owner, generation, 0);
+    }
     s->waits_for_chunks = false;
 
     uint64_t bytes = 0;

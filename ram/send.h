@@ -27,7 +27,8 @@ enum gw_send_state {
     GW_SEND_BUSY,    /* progress was made: step again at once */
     GW_SEND_BLOCKED, /* the sink is full: step again when the endpoint is ready */
     GW_SEND_BUDGET,  /* the budget is empty: step again within a few ms */
-    GW_SEND_CHUNKS,  /* all that is left lies in chunks that are not ready */
+    GW_SEND_CHUNKS,  /* all that is left lies in chunks that are not ready: step again when
+                        gw_chunks_generation() has changed */
 };
 
 struct gw_sender_stats {      /* since gw_sender_new() */
@@ -50,6 +51,11 @@ void gw_sender_begin(struct gw_sender *sender, uint32_t number, bool holes);
 int gw_sender_step(struct gw_sender *sender, uint64_t now_ns);
 /* The peer has applied zero messages up to and including @number (one-sided wires). */
 void gw_sender_zero_acked(struct gw_sender *sender, uint32_t number);
+/* One-sided wires: say a zero message now, runs or none in it, behind all that was put so far. Return: its
+ * number; 0: it cannot be said now; a negative errno: the endpoint is lost. */
+int64_t gw_sender_mark(struct gw_sender *sender);
+/* Is the zero message @number acknowledged? Then all that was put before it is in place (rule 1). */
+bool gw_sender_mark_is_passed(const struct gw_sender *sender, uint32_t number);
 /* Is any page of @range said to the sink and not reaped, or about to be? For eviction. */
 bool gw_sender_holds(const struct gw_sender *sender, const struct gw_wish *range);
 /* Dirty pages left in the owner's stripes: exact. Counts all of the owner's bits: not for each step. */

@@ -221,14 +221,22 @@ GW_TEST(rule, zero_then_wait_when_many_are_unacknowledged)
     bench_fini(&t);
 }
 
+static void take_and_absorb(struct bench *t, const struct gw_wish *range)
+{
+    uint64_t bits[CHUNK_PAGES / 64] = {0};
+    GW_ASSERT_EQ(gw_dirty_take(t->memory.ram, range->block, range->offset / PAGE,
+                               range->bytes / PAGE, bits, NULL),
+                 0);
+    gw_dirty_absorb(t->memory.ram, 0, range->block, range->offset / PAGE, range->bytes / PAGE,
+                    bits);
+}
+
 static void make_ready(struct bench *t, const struct gw_wish *wish)
 {
     struct gw_wish range;
-    GW_ASSERT_EQ(gw_chunks_key(t->chunks, wish, "k", 1, NULL), 0);
+    GW_ASSERT_EQ(rig_chunk_key(t->chunks, wish), 0);
     GW_ASSERT_EQ(gw_chunks_newly_ready(t->chunks, &range, 1), 1);
-    GW_ASSERT_EQ(gw_dirty_sync_range(t->memory.ram, 0, range.block, range.offset / PAGE,
-                                     range.bytes / PAGE, NULL, NULL),
-                 0);
+    take_and_absorb(t, &range);
     gw_chunks_synced(t->chunks, &range);
 }
 
@@ -273,7 +281,7 @@ GW_TEST(rule, register_clear_read)
     gw_sender_begin(t.sender, 1, false);
     guest_writes(&t, 5, 55); /* in no bit yet */
     for (unsigned i = 0; i < 4; i++) {
-        GW_ASSERT_EQ(gw_chunks_key(t.chunks, &wish[i], "k", 1, NULL), 0);
+        GW_ASSERT_EQ(rig_chunk_key(t.chunks, &wish[i]), 0);
         for (uint64_t page = 0; page < CHUNK_PAGES; page++) /* what pinning does */
             rig_dirty_mark(t.dirty, t.block, i * CHUNK_PAGES + page);
         /* Registered, but not re-armed: nothing of it may be read. */
@@ -281,9 +289,7 @@ GW_TEST(rule, register_clear_read)
         GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_CHUNKS);
         GW_EXPECT_EQ(rig_sink_pages(t.sink, RIG_PUT), i + (i > 0));
         GW_ASSERT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 1);
-        GW_ASSERT_EQ(gw_dirty_sync_range(t.memory.ram, 0, range.block, range.offset / PAGE,
-                                         range.bytes / PAGE, NULL, NULL),
-                     0);
+        take_and_absorb(&t, &range);
         gw_chunks_synced(t.chunks, &range);
         GW_EXPECT_EQ(rig_step(t.sender, 1000), i == 3 ? GW_SEND_IDLE : GW_SEND_CHUNKS);
     }
@@ -381,7 +387,7 @@ GW_TEST(rule, the_source_alone_evicts)
     /* Whatever the target says of a chunk that it was not told to release changes nothing. */
     gw_sender_begin(t.sender, 1, false);
     make_ready(&t, &wish[0]);
-    gw_chunks_released(t.chunks, &wish[0]);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &wish[0], NULL), -EPROTO);
     GW_EXPECT(gw_chunk_is_ready(t.chunks, t.block, 0));
     GW_EXPECT_EQ(gw_chunks_wish(t.chunks, wish + 1, 3, NULL), 0);
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 0); /* the scan has not been there */
@@ -407,10 +413,12 @@ GW_TEST(rule, the_source_alone_evicts)
     GW_EXPECT(!gw_sender_holds(t.sender, &victim));
     GW_EXPECT(gw_bitmap_test(t.block->dirty, 7));
     /* Release: here at once, there when the target says so. */
-    gw_chunks_evicted(t.chunks, &victim);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), -EPROTO); /* not yet */
+    rig_chunk_out(t.chunks, &victim);
     GW_EXPECT_EQ(rig_domain_mrs(t.dom), 0);
     GW_EXPECT_EQ(gw_chunks_wish(t.chunks, wish + 1, 3, NULL), 0);
-    gw_chunks_released(t.chunks, &victim);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), 0);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), -EPROTO); /* once */
     GW_EXPECT_EQ(gw_chunks_wish(t.chunks, wish + 1, 3, NULL), 1);
     GW_EXPECT_EQ(gw_chunks_key(t.chunks, &victim, "k", 1, NULL),
                  -EPROTO); /* no key without a wish */

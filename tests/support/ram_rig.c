@@ -503,6 +503,35 @@ void rig_domain_free(struct gw_domain *dom)
     free(dom);
 }
 
+int rig_chunks_register(struct gw_chunks *chunks, struct gw_error *err)
+{
+    struct gw_wish range;
+    while (gw_chunks_to_register(chunks, &range)) {
+        struct gw_mr *mr = NULL;
+        int rc = gw_chunk_register(chunks, &range, &mr, err);
+        if (rc < 0)
+            return rc;
+        gw_chunks_registered(chunks, &range, mr);
+    }
+    return 0;
+}
+
+int rig_chunk_key(struct gw_chunks *chunks, const struct gw_wish *wish)
+{
+    int rc = rig_chunks_register(chunks, NULL);
+    return rc < 0 ? rc : gw_chunks_key(chunks, wish, "k", 1, NULL);
+}
+
+void rig_chunk_out(struct gw_chunks *chunks, const struct gw_wish *victim)
+{
+    struct gw_mr *mr = NULL;
+    struct gw_rmr *rmr = NULL;
+    gw_chunks_evicted(chunks, victim, &mr, &rmr);
+    gw_rmr_close(rmr);
+    gw_mr_dereg(mr);
+    gw_chunks_deregistered(chunks, victim);
+}
+
 unsigned rig_domain_mrs(const struct gw_domain *dom)
 {
     return ((const struct rig_domain *)dom)->mrs;

@@ -117,6 +117,15 @@ uint64_t rig_sink_pages(const struct rig_sink *sink, enum rig_kind kind);
 /* Step until the sender says anything but BUSY, at most @max times. */
 int rig_step(struct gw_sender *sender, unsigned max);
 
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+/* Registers what waits for it, in order; the first error. */
+int rig_chunks_register(struct gw_chunks *chunks, struct gw_error *err);
+/* The same, then @wish's key "k" arrives. */
+int rig_chunk_key(struct gw_chunks *chunks, const struct gw_wish *wish);
+/* An evicted chunk's registration and key end here. */
+void rig_chunk_out(struct gw_chunks *chunks, const struct gw_wish *victim);
+
 /* ---- a wire ---------------------------------------------------------------------------------- */
 
 struct rig_domain; /* a struct gw_domain */

@@ -6,6 +6,7 @@
 #include "tests/support/ram_rig.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define CHUNK GW_CHUNK_BYTES_MIN
 #define CHUNK_PAGES (CHUNK / GW_PAGE_BYTES)
@@ -49,7 +50,7 @@ static void bench_fini(struct bench *t)
 
 static int give_key(struct bench *t, const struct gw_wish *wish)
 {
-    return gw_chunks_key(t->chunks, wish, "key", 3, NULL);
+    return rig_chunk_key(t->chunks, wish);
 }
 
 static void make_ready(struct bench *t, const struct gw_wish *wish)
@@ -117,9 +118,12 @@ GW_TEST(chunk, becomes_ready_by_wish_key_and_sync)
         GW_EXPECT_EQ(wish[i].offset, i * CHUNK);
     GW_EXPECT_EQ(gw_chunks_wish(t.chunks, wish, 4, NULL), 0);
     uint32_t generation = gw_chunks_generation(t.chunks);
-    GW_EXPECT_EQ(give_key(&t, &wish[1]), 0);
+    GW_EXPECT_EQ(gw_chunks_key(t.chunks, &wish[1], "key", 3, NULL), 0);
     GW_EXPECT(!is_ready(&t, 1));
-    GW_EXPECT_EQ(rig_domain_mrs(t.dom), 1);
+    GW_EXPECT_EQ(rig_domain_mrs(t.dom), 0);
+    GW_EXPECT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 0); /* nor is it registered here */
+    GW_EXPECT_EQ(rig_chunks_register(t.chunks, NULL), 0);
+    GW_EXPECT_EQ(rig_domain_mrs(t.dom), 3);
     GW_EXPECT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 1);
     GW_EXPECT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 0);
     GW_EXPECT(!is_ready(&t, 1));
@@ -162,20 +166,24 @@ GW_TEST(chunk, a_registration_that_fails_leaves_it_wished)
 {
     struct bench t;
     bench_init(&t, 1, true, 0, 1);
-    struct gw_wish wish;
+    struct gw_wish wish, range;
+    struct gw_mr *mr = NULL;
     struct gw_error err = GW_ERROR_INIT;
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, &wish, 1, NULL), 1);
+    GW_ASSERT(gw_chunks_to_register(t.chunks, &range));
+    GW_EXPECT_EQ(range.offset, wish.offset);
     rig_domain_fail(t.dom, -ENOMEM);
-    GW_EXPECT_EQ(gw_chunks_key(t.chunks, &wish, "k", 1, &err), -ENOMEM);
+    GW_EXPECT_EQ(gw_chunk_register(t.chunks, &range, &mr, &err), -ENOMEM);
     GW_EXPECT(strstr(err.message, "block 'a': chunk 0") != NULL);
     GW_EXPECT_EQ(rig_domain_mrs(t.dom), 0);
-    for (int n = 0; n < 3; n++) { /* registration, region, list of what to sync */
-        gw_alloc_fail_after(n);
-        GW_EXPECT_EQ(give_key(&t, &wish), -ENOMEM);
-        gw_alloc_fail_after(-1);
-        GW_EXPECT_EQ(rig_domain_mrs(t.dom), 0);
-        GW_EXPECT_EQ(rig_domain_rmrs(t.dom), 0);
-    }
+    gw_alloc_fail_after(0);
+    GW_EXPECT_EQ(gw_chunk_register(t.chunks, &range, &mr, &err), -ENOMEM);
+    gw_alloc_fail_after(0);
+    GW_EXPECT_EQ(gw_chunks_key(t.chunks, &wish, "k", 1, NULL), -ENOMEM);
+    gw_alloc_fail_after(-1);
+    GW_EXPECT(mr == NULL);
+    GW_EXPECT_EQ(gw_chunk_register(t.chunks, &range, &mr, &err), 0);
+    gw_chunks_registered(t.chunks, &range, mr);
     make_ready(&t, &wish);
     GW_EXPECT(is_ready(&t, 0));
     bench_fini(&t);
@@ -187,31 +195,149 @@ GW_TEST(chunk, eviction_takes_what_is_behind_the_scan_in_scan_order)
     bench_init(&t, 8, true, 4, 1); /* two chunks to a stripe */
     struct gw_wish wish[8];
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 4);
-    gw_chunks_scan_begin(t.chunks, 0, 1);
+    gw_chunks_scan_begin(t.chunks, 0);
+    uint32_t before = gw_chunks_generation(t.chunks);
     for (unsigned i = 0; i < 4; i++)
         make_ready(&t, &wish[i]);
+    uint32_t now = gw_chunks_generation(t.chunks);
     GW_EXPECT_EQ(gw_chunks_registered_peak(t.chunks), 4 * CHUNK);
     struct gw_wish victim[8];
-    gw_chunks_scan_at(t.chunks, 0, 1, 4); /* that pass began before they were ready */
+    gw_chunks_scan_at(t.chunks, 0, before, 4); /* that pass began before they were ready */
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, victim, 8), 0);
-    gw_chunks_scan_at(t.chunks, 0, 2, 0);
+    gw_chunks_scan_at(t.chunks, 0, before, UINT32_MAX);
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, victim, 8), 0);
-    gw_chunks_scan_at(t.chunks, 0, 2, 1); /* the first stripe is behind it */
+    gw_chunks_scan_at(t.chunks, 0, now, 0);
+    GW_EXPECT_EQ(gw_chunks_evict(t.chunks, victim, 8), 0);
+    gw_chunks_scan_at(t.chunks, 0, now, 1); /* the first stripe is behind it */
     GW_ASSERT_EQ(gw_chunks_evict(t.chunks, victim, 8), 2);
     GW_EXPECT_EQ(victim[0].offset, 0);
     GW_EXPECT_EQ(victim[1].offset, CHUNK);
     GW_EXPECT(!is_ready(&t, 0) && !is_ready(&t, 1) && is_ready(&t, 2));
     GW_EXPECT_EQ(rig_domain_mrs(t.dom), 4);
-    gw_chunks_evicted(t.chunks, &victim[0]);
-    gw_chunks_evicted(t.chunks, &victim[1]);
+    rig_chunk_out(t.chunks, &victim[0]);
+    rig_chunk_out(t.chunks, &victim[1]);
     GW_EXPECT_EQ(rig_domain_mrs(t.dom), 2);
     /* Half of the budget is on its way back: no more than that at a time. */
-    gw_chunks_scan_at(t.chunks, 0, 2, 2);
+    gw_chunks_scan_at(t.chunks, 0, now, 2);
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, victim + 2, 6), 0);
-    gw_chunks_released(t.chunks, &victim[0]);
-    GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 2);
+    GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 2); /* the target has no limit */
     GW_EXPECT_EQ(wish[0].offset, 4 * CHUNK);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim[0], NULL), 0);
     GW_EXPECT_EQ(gw_chunks_registered_peak(t.chunks), 4 * CHUNK);
+    bench_fini(&t);
+}
+
+GW_TEST(chunk, an_owner_that_waits_has_gone_over_all_that_was_ready)
+{
+    struct bench t;
+    bench_init(&t, 8, true, 2, 2);
+    struct gw_wish wish[8];
+    struct gw_wish victim[8];
+    gw_chunks_scan_begin(t.chunks, 0);
+    gw_chunks_scan_begin(t.chunks, 1);
+    GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 2);
+    /* Many passes of one owner while the other waits: each chunk of its can go all the same. */
+    for (unsigned pass = 1; pass < 50; pass++) {
+        gw_chunks_scan_at(t.chunks, 1, pass, 0);
+        gw_chunks_scan_at(t.chunks, 1, pass, UINT32_MAX);
+    }
+    make_ready(&t, &wish[0]);
+    uint32_t now = gw_chunks_generation(t.chunks);
+    GW_EXPECT_EQ(gw_chunks_evict(t.chunks, victim, 8), 0);
+    gw_chunks_scan_at(t.chunks, 0, now, 0);
+    gw_chunks_scan_at(t.chunks, 0, now, UINT32_MAX); /* and it waits */
+    GW_ASSERT_EQ(gw_chunks_evict(t.chunks, victim, 8), 1);
+    GW_EXPECT_EQ(victim[0].offset, 0);
+    bench_fini(&t);
+}
+
+GW_TEST(chunk, is_wished_for_again_only_when_both_ends_have_let_go)
+{
+    for (int order = 0; order < 2; order++) {
+        struct bench t;
+        bench_init(&t, 1, true, 1, 1);
+        struct gw_wish wish, victim;
+        struct gw_mr *mr = NULL;
+        struct gw_rmr *rmr = NULL;
+        GW_ASSERT_EQ(gw_chunks_wish(t.chunks, &wish, 1, NULL), 1);
+        make_ready(&t, &wish);
+        GW_EXPECT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 0); /* nothing is wanted */
+        gw_chunks_want(t.chunks, t.block, 0);
+        GW_EXPECT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 0); /* what is ready is not wanted */
+        bench_fini(&t);
+        bench_init(&t, 2, true, 1, 1);
+        GW_ASSERT_EQ(gw_chunks_wish(t.chunks, &wish, 1, NULL), 1);
+        make_ready(&t, &wish);
+        GW_ASSERT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 1);
+        gw_chunks_want(t.chunks, t.block, 0);
+        gw_chunks_evicted(t.chunks, &victim, &mr, &rmr);
+        gw_rmr_close(rmr);
+        gw_mr_dereg(mr);
+        if (order == 0)
+            gw_chunks_deregistered(t.chunks, &victim);
+        else
+            GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), 0);
+        struct gw_wish next[2];
+        int count = gw_chunks_wish(t.chunks, next, 2, NULL);
+        GW_EXPECT_EQ(count, order == 0 ? 1 : 0); /* the other chunk; here the budget is short */
+        if (order == 0)
+            GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), 0);
+        else
+            gw_chunks_deregistered(t.chunks, &victim);
+        bench_fini(&t);
+    }
+}
+
+GW_TEST(chunk, a_budget_too_small_for_one_chunk_says_what_it_needs)
+{
+    struct bench t;
+    bench_init(&t, 2, true, 1, 1);
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_chunks_config config = {
+        .ram = t.memory.ram,
+        .dom = t.dom,
+        .keyed = true,
+        .local_budget = UINT64_MAX,
+        .remote_budget = 65536,
+    };
+    GW_EXPECT(gw_chunks_new(&config, &err) == NULL);
+    GW_EXPECT_EQ(err.rc, -ENOMEM);
+    GW_EXPECT(strstr(err.message, "block 'a': 2097152 bytes") != NULL);
+    GW_EXPECT(strstr(err.message, "target allows 65536") != NULL);
+    GW_EXPECT(strstr(err.hint, "ulimit -l") != NULL);
+    config.remote_budget = CHUNK;
+    config.all = true; /* both chunks, at one time */
+    gw_error_clear(&err);
+    GW_EXPECT(gw_chunks_new(&config, &err) == NULL);
+    GW_EXPECT(strstr(err.message, "rdma-pin-all: 4194304 bytes") != NULL);
+    bench_fini(&t);
+}
+
+GW_TEST(chunk, all_of_a_block_is_wished_for_where_all_is_pinned)
+{
+    struct bench t;
+    bench_init(&t, 4, true, 4, 1);
+    gw_chunks_free(t.chunks);
+    struct gw_chunks_config config = {
+        .ram = t.memory.ram,
+        .dom = t.dom,
+        .keyed = true,
+        .all = true,
+        .chunk_bytes = CHUNK,
+        .local_budget = 4 * CHUNK,
+        .remote_budget = UINT64_MAX,
+    };
+    madvise(t.memory.host[0], 4 * CHUNK, MADV_DONTNEED); /* nothing is populated */
+    t.chunks = gw_chunks_new(&config, NULL);
+    GW_ASSERT(t.chunks);
+    GW_EXPECT(!gw_chunks_are_ready(t.chunks));
+    struct gw_wish wish[8];
+    GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 4);
+    for (unsigned i = 0; i < 4; i++) {
+        GW_EXPECT(!gw_chunks_are_ready(t.chunks));
+        make_ready(&t, &wish[i]);
+    }
+    GW_EXPECT(gw_chunks_are_ready(t.chunks));
     bench_fini(&t);
 }
 
@@ -245,11 +371,12 @@ GW_TEST(chunk, a_chunk_of_several_owners_goes_when_all_have_passed_it)
     struct gw_wish wish[2];
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 2, NULL), 1);
     make_ready(&t, &wish[0]);
-    gw_chunks_scan_begin(t.chunks, 0, 1);
-    gw_chunks_scan_begin(t.chunks, 1, 1);
-    gw_chunks_scan_at(t.chunks, 0, 1, 1);
+    uint32_t now = gw_chunks_generation(t.chunks);
+    gw_chunks_scan_begin(t.chunks, 0);
+    gw_chunks_scan_begin(t.chunks, 1);
+    gw_chunks_scan_at(t.chunks, 0, now, 1);
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, wish, 2), 0);
-    gw_chunks_scan_at(t.chunks, 1, 1, 2);
+    gw_chunks_scan_at(t.chunks, 1, now, 2);
     GW_EXPECT_EQ(gw_chunks_evict(t.chunks, wish, 2), 1);
     bench_fini(&t);
 }
@@ -264,14 +391,14 @@ GW_TEST(chunk, an_evicted_chunk_is_wished_for_again_when_dirty)
     make_ready(&t, &wish[0]);
     GW_ASSERT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 1);
     gw_chunks_want(t.chunks, t.block, 0); /* while it is on its way out */
-    gw_chunks_evicted(t.chunks, &victim);
-    gw_chunks_released(t.chunks, &victim);
+    rig_chunk_out(t.chunks, &victim);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), 0);
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 2, NULL), 1);
     GW_EXPECT_EQ(wish[0].offset, CHUNK); /* first all that is populated */
     make_ready(&t, &wish[0]);
     GW_ASSERT_EQ(gw_chunks_evict(t.chunks, &victim, 1), 1);
-    gw_chunks_evicted(t.chunks, &victim);
-    gw_chunks_released(t.chunks, &victim);
+    rig_chunk_out(t.chunks, &victim);
+    GW_EXPECT_EQ(gw_chunks_released(t.chunks, &victim, NULL), 0);
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 2, NULL), 1);
     GW_EXPECT_EQ(wish[0].offset, 0);
     make_ready(&t, &wish[0]);
@@ -300,6 +427,8 @@ GW_TEST(chunk, sizes_follow_block_page_and_budget)
     GW_EXPECT_EQ(gw_chunk_pages_left(chunks, block, 0), (8u << 20) / GW_PAGE_BYTES);
     gw_chunks_free(chunks);
     block->desc.page_bytes = 1u << 30;
+    GW_EXPECT(gw_chunks_new(&config, NULL) == NULL); /* not one fits */
+    config.remote_budget = UINT64_C(4) << 30;
     chunks = gw_chunks_new(&config, NULL);
     GW_EXPECT_EQ(gw_chunk_pages_left(chunks, block, 0), (1u << 30) / GW_PAGE_BYTES);
     gw_chunks_free(chunks);

@@ -68,13 +68,17 @@ GW_TEST(dirty_union, an_owner_syncs_its_own_stripes_only)
     GW_EXPECT_EQ(gw_dirty_sync(t.memory.ram, 1, NULL, NULL), 0);
     for (uint64_t page = 0; page < PAGES; page++)
         GW_EXPECT_EQ(gw_bitmap_test(t.a->dirty, page), gw_ram_owner(t.memory.ram, 0, page) == 1);
-    /* And of a range, only its part. */
-    uint64_t found = 0;
-    GW_EXPECT_EQ(gw_dirty_sync_range(t.memory.ram, 0, 0, 512, 2048, &found, NULL), 0);
-    GW_EXPECT_EQ(found, 512);
+    /* A range is taken whole, and each owner absorbs its part of it. */
+    uint64_t bits[2048 / 64] = {0};
+    GW_EXPECT_EQ(gw_dirty_take(t.memory.ram, 0, 512, 2048, bits, NULL), 0);
+    GW_EXPECT_EQ(gw_bitmap_count(bits, 0, 2048), 1024); /* owner 1 had its own above */
+    gw_dirty_absorb(t.memory.ram, 0, 0, 512, 2048, bits);
+    GW_EXPECT_EQ(gw_bitmap_count(t.a->dirty, 0, PAGES), 3 * 512);
     GW_EXPECT(gw_bitmap_test(t.a->dirty, 1536) && !gw_bitmap_test(t.a->dirty, 0));
-    GW_EXPECT_EQ(gw_dirty_sync_range(t.memory.ram, 2, 0, 2560, 1024, &found, NULL), 0);
-    GW_EXPECT_EQ(found, 440); /* the block ends within the range */
+    uint64_t rest[1024 / 64] = {0};
+    GW_EXPECT_EQ(gw_dirty_take(t.memory.ram, 0, 2560, 1024, rest, NULL), 0);
+    gw_dirty_absorb(t.memory.ram, 2, 0, 2560, 1024, rest);
+    GW_EXPECT_EQ(gw_bitmap_count(t.a->dirty, 2560, PAGES - 2560), 440); /* the block's end */
     gw_dirty_stop(t.memory.ram);
     rig_memory_fini(&t.memory);
 }

@@ -329,7 +329,7 @@ GW_TEST(send, pages_of_unready_chunks_wait_and_the_rest_goes)
     GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_CHUNKS);
     for (unsigned i = 8; i-- > 0;) { /* keys come in any order */
         struct gw_wish range;
-        GW_ASSERT_EQ(gw_chunks_key(t.chunks, &wish[i], "k", 1, NULL), 0);
+        GW_ASSERT_EQ(rig_chunk_key(t.chunks, &wish[i]), 0);
         GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_CHUNKS);
         GW_ASSERT_EQ(gw_chunks_newly_ready(t.chunks, &range, 1), 1);
         gw_chunks_synced(t.chunks, &range);
@@ -472,7 +472,7 @@ GW_TEST(sink_put, a_run_is_a_put_at_the_same_place)
     GW_ASSERT_EQ(gw_ram_source_begin(t.memory.ram, NULL), 0);
     struct gw_wish wish;
     GW_ASSERT_EQ(gw_chunks_wish(t.chunks, &wish, 1, NULL), 1);
-    GW_ASSERT_EQ(gw_chunks_key(t.chunks, &wish, "k", 1, NULL), 0);
+    GW_ASSERT_EQ(rig_chunk_key(t.chunks, &wish), 0);
     GW_ASSERT_EQ(gw_chunks_newly_ready(t.chunks, &wish, 1), 1);
     gw_chunks_synced(t.chunks, &wish);
     struct gw_endpoint *ep = rig_endpoint_new(GW_EP_ONE_SIDED, 16, 64);
