@@ -247,6 +247,7 @@ GW_TEST_EACH(connect, ten_thousand_half_prefaces_keep_nobody_out, gw_test_stream
 
 GW_TEST_EACH(connect, no_descriptor_is_left_behind, gw_test_wires)
 {
+    rig_warm(param);
     unsigned before = rig_fd_count();
     int64_t live = gw_alloc_live();
     for (unsigned i = 0; i < 3; i++) {
@@ -263,6 +264,7 @@ GW_TEST_EACH(connect, no_descriptor_is_left_behind, gw_test_wires)
 
 GW_TEST_EACH(connect, every_allocation_may_fail, gw_test_wires)
 {
+    rig_warm(param);
     unsigned before = rig_fd_count();
     int64_t live = gw_alloc_live();
     bool failed = true;

@@ -178,6 +178,7 @@ GW_TEST_EACH(wire, close_with_puts_in_flight_releases_all, gw_test_wires)
     rig_needs_lasting_peers(param);
     struct rig rig;
     unsigned completed;
+    rig_warm(param);
     unsigned before = rig_fd_count();
     rig_open(&rig, param);
     GW_EXPECT_GT(put_until_full(&rig, &completed), 0);

@@ -224,6 +224,13 @@ void rig_close(struct rig *rig)
         remove_recording(rig->recording);
 }
 
+void rig_warm(const char *wire)
+{
+    struct rig rig;
+    rig_open(&rig, wire);
+    rig_close(&rig);
+}
+
 /* ---- connecting ---- */
 
 static enum gw_admission admit(void *ctx, const struct gw_preface *preface, struct gw_domain **dom,

@@ -48,6 +48,8 @@ void rig_listen(struct rig *rig, const char *wire);
 void rig_listen_query(struct rig *rig, const char *wire, const char *source, const char *target);
 void rig_open(struct rig *rig, const char *wire); /* and a connected pair, index 1 */
 void rig_close(struct rig *rig);
+/* Once through, for who counts descriptors: a wire's library may keep some as long as the process. */
+void rig_warm(const char *wire);
 
 /* One more connection; the source's end, the target's end. 0 or gw_connect's error. */
 int rig_connect(struct rig *rig, const struct gw_wire_config *config, struct gw_endpoint **source,
