@@ -4,6 +4,8 @@
  * was touched before it was needed, handed out from its front. */
 #include "tools/guest_impl.h"
 
+#include "tools/cgroup.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -59,7 +61,8 @@ uint64_t gw_guest_memory_free(bool with_swap)
     }
     if (file)
         fclose(file);
-    return all_kib * 1024;
+    uint64_t left = gw_cgroup_memory_left(GW_CGROUP_PROC, GW_CGROUP_MOUNT);
+    return all_kib * 1024 < left ? all_kib * 1024 : left;
 }
 
 uint64_t gw_guest_total_bytes(uint64_t ram_bytes)
