@@ -4,10 +4,12 @@
 #include "core/base/error.h"
 #include "transport/rdma/rdma_report.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* The smallest chunk that is registered by itself (ram/chunk.h). */
 #define GW_REPORT_MR_BYTES (UINT64_C(2) << 20)
@@ -95,20 +97,32 @@ static void report_paging(struct ibv_context *context, const char *device, struc
         gw_find_bad(all, topic, false, &fix, "the device has no on-demand paging");
 }
 
+/* The node first: what libibverbs says when it may not open it is another node's errno. */
+static int open_device(struct ibv_device *device, const char *node, struct ibv_context **context)
+{
+    int fd = open(node, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    *context = ibv_open_device(device);
+    return *context ? 0 : -errno;
+}
+
 void gw_rdma_report_device(struct ibv_device *device, bool needed, struct gw_findings *all)
 {
     const char *name = ibv_get_device_name(device);
-    struct ibv_context *context = ibv_open_device(device);
+    struct ibv_context *context = NULL;
     struct ibv_device_attr attr;
-    int cause = errno;
     struct gw_fix fix = {0};
     char topic[80], node[96];
 
     snprintf(topic, sizeof(topic), "rdma device %s", name);
-    if (!context) {
-        snprintf(node, sizeof(node), "/dev/infiniband/%s", device->dev_name);
-        gw_fix_node(&fix, node, cause);
-        gw_find_bad(all, topic, needed, &fix, "%s: %s", node, strerrordesc_np(cause));
+    snprintf(node, sizeof(node), "/dev/infiniband/%s", device->dev_name);
+    int rc = open_device(device, node, &context);
+    if (rc < 0) {
+        gw_fix_node(&fix, node, -rc);
+        gw_find_bad(all, topic, needed, &fix, "%s: %s", node, strerrordesc_np(-rc));
         return;
     }
     report_limits(context, topic, needed, all);
