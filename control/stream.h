@@ -15,10 +15,12 @@
 
 /* ---- bytes being written / read by devices --------------------------------------------------- */
 
+struct gw_vmdesc;  /* vmdesc.h */
 struct gw_writer { /* grows; latches -ENOMEM, -E2BIG */
     uint8_t *data;
     size_t bytes, room, bytes_max;
     int rc;
+    struct gw_vmdesc *desc; /* told what the VMState engine writes here; NULL: nobody is */
 };
 void gw_writer_init(struct gw_writer *w, size_t bytes_max);
 void gw_writer_fini(struct gw_writer *w);

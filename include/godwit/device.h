@@ -33,6 +33,8 @@ GW_API void gw_reader_bytes(struct gw_reader *r, void *data, size_t bytes);
 /** gw_reader_error() - 0, or the latched negative errno (-EBADMSG: read past the end). */
 GW_API int gw_reader_error(const struct gw_reader *r);
 
+#define GW_DEVICE_EARLY 1u /* saved and loaded before the memory; refused until that is done */
+
 /* Order of saving: higher priority first, then order of adding; loading follows the stream. One of
  * save and load may be NULL: a device that is only ever sent, or only received. */
 struct gw_device_desc {
@@ -42,7 +44,7 @@ struct gw_device_desc {
     uint32_t version_id;         /* written on save; the highest that load accepts */
     uint32_t minimum_version_id; /* the lowest that load accepts; not above version_id */
     int32_t priority;            /* 0 unless others depend on it */
-    uint32_t flags;              /* none yet: 0 */
+    uint32_t flags;              /* GW_DEVICE_*; none is taken yet */
     void *opaque;                /* first argument of both; borrowed until the owner is freed */
 
     /* Write the state. The guest is paused. Return 0, or a negative errno with @err set: the
