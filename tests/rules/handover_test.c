@@ -119,7 +119,7 @@ static struct stage *stage_new(void)
     stage->pair.run = on_run;
     stage->pair.source_event = on_source_event;
     stage->pair.target_event = on_target_event;
-    set_both(stage, "x-peer-timeout", "1000");
+    set_both(stage, "x-peer-timeout", "30000"); /* nobody falls silent, unless a test says so */
     set_both(stage, "x-settle-timeout", "3000");
     set_both(stage, "x-hold-timeout", "3000");
     set_both(stage, "x-device-timeout", "10000");
@@ -1392,10 +1392,10 @@ GW_TEST(handover, cancel_of_what_is_claimed_discards_it)
 GW_TEST(handover, slow_callbacks_do_not_kill_the_link)
 {
     struct stage *stage = stage_new();
-    set_both(stage, "x-peer-timeout", "300");
+    set_both(stage, "x-peer-timeout", "600");
     set_both(stage, "x-settle-timeout", "400");
     set_both(stage, "x-hold-timeout", "400");
-    stage->slow_ms = 700;
+    stage->slow_ms = 900;
     stage_open(stage);
     stage_go(stage);
     GW_EXPECT(pair_finish(&stage->pair, SECONDS));
@@ -1411,7 +1411,7 @@ GW_TEST(handover, slow_callbacks_do_not_kill_the_link)
 GW_TEST(handover, the_device_budget_ends_the_wait_for_prepared)
 {
     struct stage *stage = stage_new();
-    set_both(stage, "x-device-timeout", "300");
+    set_both(stage, "x-device-timeout", "1000"); /* what comes before it has as much */
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_PREPARED, 1, PROXY_HOLD);
     stage_go(stage);
@@ -1427,7 +1427,7 @@ GW_TEST(handover, the_device_budget_ends_the_wait_for_prepared)
 static void silence(enum proxy_way way, enum gw_message_type type)
 {
     struct stage *stage = stage_new();
-    set_both(stage, "x-peer-timeout", "300");
+    set_both(stage, "x-peer-timeout", "1000");
     set_both(stage, "x-settle-timeout", "500");
     set_both(stage, "x-hold-timeout", "500");
     stage_open(stage);
@@ -1459,7 +1459,7 @@ GW_TEST(handover, silence_before_prepared_is_noticed)
 GW_TEST(handover, silence_after_commit_ends_the_connection_and_ask_settles_it)
 {
     struct stage *stage = stage_new();
-    set_both(stage, "x-peer-timeout", "300");
+    set_both(stage, "x-peer-timeout", "1000");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_OUTCOME, 1, PROXY_SILENCE);
     stage_go(stage);
