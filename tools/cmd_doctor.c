@@ -77,7 +77,7 @@ static int run(int argc, char **argv)
     }
     int status = gw_options_parse(&options, &gw_cmd_doctor, argc, argv);
     if (status < 0) {
-        missing = options.doctor_json ? run_json(options.uri, &err) : run_lines(&options, &err);
+        missing = options.document ? run_json(options.uri, &err) : run_lines(&options, &err);
         status = missing > 0 ? GW_EXIT_FAILED : GW_EXIT_COMPLETED;
     }
     if (missing < 0)

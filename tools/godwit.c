@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static const struct gw_command *const commands[] = {&gw_cmd_try, &gw_cmd_send, &gw_cmd_receive,
-                                                    &gw_cmd_doctor};
+                                                    &gw_cmd_doctor, &gw_cmd_analyze};
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 /* Promised, not there: told apart from typing errors. */
@@ -22,7 +22,6 @@ static const struct {
 } later[] = {
     {"save", "writes a guest to a file or pipe"},
     {"load", "reads a guest from a file or pipe"},
-    {"analyze", "reads a recorded stream"},
     {"bench", "measures migrations"},
 };
 #define LATER_COUNT (sizeof(later) / sizeof(later[0]))

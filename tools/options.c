@@ -18,7 +18,7 @@
 #define FOR_GUEST (GW_FOR_SEND | GW_FOR_TRY)
 #define FOR_RUN (GW_FOR_SEND | GW_FOR_RECEIVE | GW_FOR_TRY)
 #define FOR_TARGET (GW_FOR_RECEIVE | GW_FOR_TRY)
-#define FOR_ALL (FOR_RUN | GW_FOR_DOCTOR)
+#define FOR_ALL (FOR_RUN | GW_FOR_DOCTOR | GW_FOR_ANALYZE)
 
 #define SECONDS_MAX 1e6
 #define CONNECT_SECONDS_MAX 3600.0 /* x-connect-timeout's */
@@ -37,7 +37,10 @@ enum option_id {
     OPTION_WIRE,
     OPTION_DIGEST,
     OPTION_JSON,
-    OPTION_DOCTOR_JSON,
+    OPTION_DOCUMENT,
+    OPTION_EXTRACT,
+    OPTION_VERIFY,
+    OPTION_DIFF,
     OPTION_EVENTS,
     OPTION_QUIET,
     OPTION_HELP,
@@ -79,7 +82,12 @@ static const struct option_row rows[] = {
      "exit (status 4) or hold (stay paused, ask on) (exit)"},
     {"digest", NULL, OPTION_DIGEST, FOR_GUEST, "compare all memory of both ends in the pause"},
     {"json", "FILE", OPTION_JSON, FOR_RUN, "write one document at the end; `-`: stdout"},
-    {"json", NULL, OPTION_DOCTOR_JSON, GW_FOR_DOCTOR, "write one document instead of lines"},
+    {"json", NULL, OPTION_DOCUMENT, GW_FOR_DOCTOR | GW_FOR_ANALYZE,
+     "write one document instead of lines"},
+    {"extract", "DIR", OPTION_EXTRACT, GW_FOR_ANALYZE, "write memory and device states to files"},
+    {"verify", NULL, OPTION_VERIFY, GW_FOR_ANALYZE,
+     "status 5 if anything is wrong with the stream"},
+    {"diff", "OTHER", OPTION_DIFF, GW_FOR_ANALYZE, "say how another stream differs"},
     {"events", "FILE", OPTION_EVENTS, FOR_RUN, "write a line as each event happens"},
     {"quiet", NULL, OPTION_QUIET, FOR_ALL, "no progress, no notes; errors all the same"},
     {"help", NULL, OPTION_HELP, FOR_ALL, "this screen"},
@@ -283,8 +291,11 @@ static int take_flag(struct gw_options *options, const struct option_row *row)
     case OPTION_DIGEST:
         options->digest = gw_params_set(options->params, "digest", "on", NULL) == 0;
         break;
-    case OPTION_DOCTOR_JSON:
-        options->doctor_json = true;
+    case OPTION_DOCUMENT:
+        options->document = true;
+        break;
+    case OPTION_VERIFY:
+        options->verify = true;
         break;
     default: /* quiet was seen before the others */
         break;
@@ -315,13 +326,20 @@ static int take(struct gw_options *options, const struct option_row *row, char *
     case OPTION_EVENTS:
         options->events = value;
         return -1;
+    case OPTION_EXTRACT:
+        options->extract = value;
+        return -1;
+    case OPTION_DIFF:
+        options->other = value;
+        return -1;
     case OPTION_MEMORY:
     case OPTION_ON_UNKNOWN:
     case OPTION_WIRE:
         return take_choice(options, row, value);
     case OPTION_SERVE:
     case OPTION_DIGEST:
-    case OPTION_DOCTOR_JSON:
+    case OPTION_DOCUMENT:
+    case OPTION_VERIFY:
     case OPTION_QUIET:
     case OPTION_HELP:
         break;
@@ -400,8 +418,8 @@ static int take_operand(struct gw_options *options, const struct gw_command *com
         return gw_talk_usage("it takes options only", "'%s' is one argument too many", text);
     if (options->uri)
         return gw_talk_usage("leave one of them out",
-                             "'%s' is one argument too many: the address is '%s'", text,
-                             options->uri);
+                             "'%s' is one argument too many: the %s is '%s'", text,
+                             command->bit == GW_FOR_ANALYZE ? "file" : "address", options->uri);
     options->uri = text;
     return -1;
 }
@@ -458,6 +476,11 @@ static int check_whole(const struct gw_options *options, const struct gw_command
     if (options->json && options->events && strcmp(options->json, options->events) == 0)
         return gw_talk_usage("give each a file of its own",
                              "--json and --events cannot both write to '%s'", options->json);
+    if (!options->uri && command->bit == GW_FOR_ANALYZE)
+        return gw_talk_usage("for example godwit analyze stream.bin; - is stdin",
+                             "the file is missing");
+    if (options->other && strcmp(options->other, "-") == 0 && strcmp(options->uri, "-") == 0)
+        return gw_talk_usage("one of them must be a file", "stdin cannot be compared with itself");
     if (!options->uri && command->operand[0] != '\0' && command->operand[0] != '[') {
         snprintf(hint, sizeof(hint), "for example godwit %s tcp:127.0.0.1:4444", command->name);
         return gw_talk_usage(hint, "the address is missing");

@@ -16,6 +16,7 @@
 #define GW_FOR_RECEIVE 2u
 #define GW_FOR_TRY 4u
 #define GW_FOR_DOCTOR 8u
+#define GW_FOR_ANALYZE 16u
 
 struct gw_command {
     const char *name;
@@ -25,16 +26,20 @@ struct gw_command {
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
 };
 
-extern const struct gw_command gw_cmd_try, gw_cmd_send, gw_cmd_receive, gw_cmd_doctor;
+extern const struct gw_command gw_cmd_try, gw_cmd_send, gw_cmd_receive, gw_cmd_doctor,
+    gw_cmd_analyze;
 
 struct gw_options {
     const char *uri; /* NULL: not given */
     struct gw_params *params;
     struct gw_guest_config guest;
-    const char *json;   /* path, "-" or NULL */
-    const char *events; /* path, "-" or NULL */
-    const char *wire;   /* try: "tcp" or "unix" */
-    bool quiet, digest, hold, serve, doctor_json;
+    const char *json;    /* path, "-" or NULL */
+    const char *events;  /* path, "-" or NULL */
+    const char *wire;    /* try: "tcp" or "unix" */
+    const char *extract; /* analyze: folder or NULL */
+    const char *other;   /* analyze: the stream to compare with, or NULL */
+    bool quiet, digest, hold, serve, verify;
+    bool document;             /* --json without a file */
     enum gw_block_kind memory; /* receive: of prealloc_bytes, and of the guest */
     bool memory_given;         /* false: of the source's kind, where nothing is touched ahead */
     uint64_t ram_bytes_max, prealloc_bytes;

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+/* `godwit analyze FILE|- [--json] [--extract DIR] [--verify] [--diff OTHER]`: the library reads, this prints.
+ * The table, the document and the differences are data and go to stdout, progress and errors to stderr.
+ * Status 5 if --verify found a fault; 1 if the input could not be read, or was not whole without it. */
+#include "tools/analyze.h"
+#include "tools/options.h"
+#include "tools/signals.h"
+#include "tools/talk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+struct stream {
+    const char *path;
+    int fd;
+    struct gw_analysis *analysis;
+};
+
+static int show_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    const struct stream *stream = ctx;
+    char text[256], amount[24], whole[24];
+
+    if (gw_talk_is_terminal()) {
+        gw_amount_text((double)done, false, amount);
+        gw_amount_text((double)total, false, whole);
+        if (total > 0)
+            snprintf(text, sizeof(text), "%.100s: %s of %s, %.0f %%", stream->path, amount, whole,
+                     100 * (double)done / (double)total);
+        else
+            snprintf(text, sizeof(text), "%.100s: %s", stream->path, amount);
+        gw_talk_progress(text);
+    }
+    return gw_signals_seen();
+}
+
+static int open_stream(struct stream *stream)
+{
+    if (strcmp(stream->path, "-") == 0) {
+        stream->fd = STDIN_FILENO;
+        return -1;
+    }
+    stream->fd = open(stream->path, O_RDONLY | O_CLOEXEC);
+    if (stream->fd >= 0)
+        return -1;
+    gw_talk_error("'%s' not opened: %s", stream->path, strerror(errno));
+    return GW_EXIT_FAILED;
+}
+
+static int read_stream(struct stream *stream, const char *extract)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_analyze_options options = {.struct_bytes = sizeof(options),
+                                         .extract = extract,
+                                         .progress = show_progress,
+                                         .progress_ctx = stream};
+    int status = open_stream(stream);
+
+    if (status >= 0)
+        return status;
+    int rc = gw_analyze(stream->fd, &options, &stream->analysis, &err);
+    if (gw_talk_is_terminal())
+        gw_talk_progress("");
+    if (rc == -ECANCELED && gw_signals_seen()) {
+        gw_talk_error("cancelled");
+        return GW_EXIT_CANCELLED;
+    }
+    if (rc < 0) {
+        gw_talk_show(stream->path, &err);
+        return GW_EXIT_FAILED;
+    }
+    return -1;
+}
+
+static void close_stream(struct stream *stream)
+{
+    gw_analysis_free(stream->analysis);
+    if (stream->fd > STDIN_FILENO)
+        close(stream->fd);
+}
+
+static void print_difference(void *ctx, const char *what, const char *left, const char *right)
+{
+    (void)ctx;
+    for (const char *at = what; *at; at++) /* paths come from the stream */
+        putchar(*at >= 0x20 && *at < 0x7f ? *at : '?');
+    if (left || right)
+        printf(": %s | %s", left ? left : "-", right ? right : "-");
+    putchar('\n');
+}
+
+static int print_all(const struct gw_options *options, struct stream *stream, struct stream *other)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    int64_t count = 0;
+
+    if (options->document) {
+        count = gw_analyze_json(stream->analysis, other->analysis, stdout, &err);
+    } else if (!other->analysis) {
+        gw_analyze_table(stream->analysis, stdout);
+    } else {
+        count = gw_analyze_diff(stream->analysis, other->analysis, print_difference, NULL, &err);
+        if (count == 0)
+            printf("no difference\n");
+    }
+    if (count >= 0)
+        return -1;
+    gw_talk_show("output", &err);
+    return GW_EXIT_FAILED;
+}
+
+/* What was found, as a status. */
+static int judge(const struct gw_options *options, const struct stream *stream)
+{
+    struct gw_stream_facts facts = {.struct_bytes = sizeof(facts)};
+    struct gw_stream_fault fault = {.struct_bytes = sizeof(fault)};
+    struct gw_stream_section s = {.struct_bytes = sizeof(s)};
+    unsigned opaque = 0;
+
+    gw_analysis_facts(stream->analysis, &facts);
+    for (unsigned i = 0; gw_analysis_section(stream->analysis, i, &s); i++)
+        opaque += s.form == GW_SECTION_OPAQUE;
+    if (facts.fault_count > 0) {
+        gw_analysis_fault(stream->analysis, 0, &fault);
+        gw_talk_error("'%s': section '%s', offset %" PRIu64 ": %s", stream->path, fault.section,
+                      fault.offset, fault.message);
+        if (facts.fault_count > 1)
+            gw_talk_error("'%s': %u faults in all", stream->path, facts.fault_count);
+        return options->verify ? GW_EXIT_CHECK : GW_EXIT_FAILED;
+    }
+    if (options->verify)
+        gw_talk_note("'%s' verified: %" PRIu64 " bytes, %u sections, %u of them opaque",
+                     stream->path, facts.bytes, facts.section_count, opaque);
+    return GW_EXIT_COMPLETED;
+}
+
+static int analyze(const struct gw_options *options)
+{
+    struct stream stream = {.path = options->uri, .fd = -1};
+    struct stream other = {.path = options->other, .fd = -1};
+    int status = read_stream(&stream, options->extract);
+
+    if (status < 0 && other.path)
+        status = read_stream(&other, NULL);
+    if (status < 0)
+        status = print_all(options, &stream, &other);
+    if (status < 0) {
+        status = judge(options, &stream);
+        int second = other.path ? judge(options, &other) : GW_EXIT_COMPLETED;
+        status = status != GW_EXIT_COMPLETED ? status : second;
+    }
+    close_stream(&stream);
+    close_stream(&other);
+    return status;
+}
+
+static int run(int argc, char **argv)
+{
+    struct gw_options options;
+
+    if (gw_options_init(&options) < 0) {
+        gw_talk_error("out of memory");
+        return GW_EXIT_FAILED;
+    }
+    int status = gw_options_parse(&options, &gw_cmd_analyze, argc, argv);
+    if (status < 0 && gw_signals_init() < 0) {
+        gw_talk_error("signals cannot be handled");
+        status = GW_EXIT_FAILED;
+    }
+    if (status < 0)
+        status = analyze(&options);
+    gw_options_fini(&options);
+    return status;
+}
+
+const struct gw_command gw_cmd_analyze = {
+    .name = "analyze",
+    .bit = GW_FOR_ANALYZE,
+    .operand = "FILE|-",
+    .summary = "what is in a recorded stream, and whether every byte is accounted for",
+    .run = run,
+};
