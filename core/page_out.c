@@ -5,8 +5,8 @@
  *
  * On a one-sided wire chunks come by on visits: what a sync of theirs found is absorbed at once; a chunk
  * that is to go is let go when none of its pages is in flight and a zero message behind the last of them
- * was acknowledged. Once the last fence is said the endpoint is left in silence: the target may have
- * revoked it, and then it answers nothing. */
+ * was acknowledged. Once the last fence is said the endpoint neither beats nor judges: the target may have
+ * revoked it, and then it answers nothing. What is lost from then on is lost only if that fence is. */
 #include "core/page_out.h"
 
 #include "core/base/alloc.h"
@@ -76,6 +76,10 @@ static void report_lost(struct gw_page_out *out, const struct gw_error *err)
 {
     if (out->lost)
         return;
+    if (out->sending && out->peer.said_last) { /* only completions were still to come */
+        out->fenced.number = out->number;
+        gw_mail_post(out->config.engine_inbox, &out->fenced.mail);
+    }
     note_lost(out, err);
     gw_mail_post(out->config.engine_inbox, &out->lost_report.mail);
 }
@@ -145,7 +149,7 @@ static int step_leaving(struct gw_page_out *out, struct gw_error *err)
 {
     int64_t mark = 0;
     struct gw_page_visit **at = &out->leaving;
-    while (*at && !out->hushed) {
+    while (*at) {
         struct gw_page_visit *visit = *at;
         int rc = let_go(out, visit, &mark);
         if (rc < 0 && gw_ep_error(out->config.ep, err) == 0)
@@ -375,6 +379,11 @@ void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit)
 {
     visit->mail.deliver = deliver_visit;
     gw_mail_post(&out->inbox, &visit->mail);
+}
+
+bool gw_page_out_has_said_last(const struct gw_page_out *out)
+{
+    return out->lost && out->peer.said_last;
 }
 
 void gw_page_out_wake(struct gw_page_out *out)

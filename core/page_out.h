@@ -54,6 +54,8 @@ void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, boo
 /* @visit is lent until the chunk's visit is over, or @out was stopped. An owner whose endpoint is lost may
  * never let go. */
 void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit);
+/* Of one that was reported lost: was its last fence said? Then all that it put may be in place. */
+bool gw_page_out_has_said_last(const struct gw_page_out *out);
 /* A chunk became ready. */
 void gw_page_out_wake(struct gw_page_out *out);
 /* The endpoint is shut down; the thread ends. Bits of everything unsure are set again when stop

@@ -192,11 +192,28 @@ void gw_source_on_joined(struct gw_source *src, uint32_t number)
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)
 {
     struct gw_source *src = engine;
-    (void)owner;
     /* Once every fence is joined nothing travels there any more. */
     if (src->step >= GW_SRC_STREAM && (src->joined || src->step >= GW_SRC_HANDOVER))
         return;
+    if (src->making && src->step >= GW_SRC_FINAL_SEND &&
+        gw_page_out_has_said_last(src->pages[owner])) {
+        /* The target revokes an endpoint as soon as it has joined, and tells so on another. */
+        if (!src->late_until_ns) {
+            src->late_err = *err;
+            src->late_until_ns = gw_clock_ns() + src->params.peer_timeout_ms * GW_NS_PER_MS;
+        }
+        return;
+    }
     gw_source_fail(src, err);
+}
+
+uint64_t gw_source_judge_late(struct gw_source *src, uint64_t now_ns)
+{
+    if (!src->late_until_ns || src->joined || src->step >= GW_SRC_HANDOVER)
+        return GW_NEVER_NS;
+    if (now_ns >= src->late_until_ns)
+        gw_source_fail(src, &src->late_err);
+    return src->late_until_ns;
 }
 
 /* ---- syncing ---------------------------------------------------------------------------------------- */

@@ -621,7 +621,7 @@ uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns)
     take_params(src);
     take_cancel(src);
     uint64_t link_ns = step_link(src, now_ns);
-    uint64_t work_ns = step_work(src, now_ns);
+    uint64_t work_ns = gw_min_u64(step_work(src, now_ns), gw_source_judge_late(src, now_ns));
     uint64_t end_ns = src->step == GW_SRC_LINGER || src->step == GW_SRC_CLEANUP
                           ? end_step(src, now_ns)
                           : GW_NEVER_NS;

@@ -169,6 +169,8 @@ struct gw_source {
         item_next; /* the engine looks at [item_next, item_count) only */
     size_t item_at;
     bool items_saved, digest_done, prepare_sent;
+    struct gw_error late_err; /* a page endpoint was lost after its last fence was said: an error */
+    uint64_t late_until_ns;   /* unless JOINED comes until then; 0: none was */
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
     uint64_t stream_begun_ns,
         joined_ns; /* devices saved and last page out; JOINED of the last round */
@@ -234,6 +236,7 @@ void gw_source_sync_waits_no_more(struct gw_source *src); /* a chunk's sync is o
 void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirtied_ns);
 void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number);
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err);
+uint64_t gw_source_judge_late(struct gw_source *src, uint64_t now_ns);
 void gw_source_on_joined(struct gw_source *src, uint32_t number);
 uint64_t gw_source_wish(struct gw_source *src, uint64_t now_ns);
 

@@ -130,6 +130,7 @@ static void reset(struct gw_source *src)
     src->fenced_count = 0;
     src->joined = src->stall_told = src->wishes_done = false;
     src->sync_waits = src->cleaned = false;
+    src->late_until_ns = 0;
     src->round_dirty_pages = src->round_bytes_before = 0;
     src->round_normal_before = src->round_duplicate_before = 0;
     memset(&src->converge, 0, sizeof(src->converge));

@@ -26,20 +26,18 @@ static struct gw_params *params_of(const char *const *pairs)
 /* ---- what is pinned --------------------------------------------------------------------------- */
 
 static struct {
-    uint64_t limit; /* of a registration's owner's domain; 0: none */
-    _Atomic uint64_t peak;
+    _Atomic uint64_t peak[2]; /* of the source, the target */
     _Atomic unsigned made;
     _Atomic int fail_at; /* the registration, from 1, that fails; 0: none */
 } pinned;
 
 static int charge(int owner, const struct gw_mr_desc *desc, uint64_t registered_bytes)
 {
-    (void)owner, (void)desc;
+    (void)owner;
     unsigned nth = atomic_fetch_add(&pinned.made, 1) + 1;
-    if (registered_bytes > atomic_load(&pinned.peak))
-        atomic_store(&pinned.peak, registered_bytes);
-    if (pinned.limit && registered_bytes > pinned.limit)
-        return -ENOMEM;
+    _Atomic uint64_t *peak = &pinned.peak[(desc->access & GW_MR_REMOTE_WRITE) != 0];
+    if (registered_bytes > atomic_load(peak))
+        atomic_store(peak, registered_bytes);
     return (int)nth == atomic_load(&pinned.fail_at) ? -ENOMEM : 0;
 }
 
@@ -68,12 +66,17 @@ static void go(struct pair *pair)
     pair_start(pair);
 }
 
-static void expect_moved(struct pair *pair)
+static void expect_ended_well(struct pair *pair)
 {
     if (!pair_finish(pair, 60))
         GW_FAIL("it goes on: source %s", gw_status_name(pair_source_status(pair)));
     if (pair->source_rc != 0 || pair->target_rc != 0)
         GW_FAIL("source: %s; target: %s", pair->source_err.message, pair->target_err.message);
+}
+
+static void expect_moved(struct pair *pair)
+{
+    expect_ended_well(pair);
     GW_EXPECT_EQ(pair_differs(pair), -1);
     GW_EXPECT_EQ(atomic_load(&pair->two_runners), 0);
 }
@@ -106,5 +109,168 @@ GW_TEST(keyed, a_writing_guest_moves)
     struct gw_stats stats = stats_of(pair.src);
     GW_EXPECT_GE(stats.registered_bytes_peak, 96 * MIB);
     GW_EXPECT_EQ(stats.copied_bytes, 0);
+    end(&pair);
+}
+
+static const char *const small[] = {"digest", "on", "downtime-limit", "50", "x-registered-max",
+                                    "16M",    NULL};
+
+/* Rounds until it has written for a while, then the last. */
+static const char *const *const budgets[][2] = {{small, plain}, {plain, small}, {small, small}};
+
+GW_TEST(keyed, a_guest_larger_than_what_may_be_registered_moves)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct pair pair = {.writes = true};
+        begin(&pair, budgets[i][0], budgets[i][1]);
+        pair_add_block(&pair, "ram0", 64 * MIB, GW_BLOCK_ANON, 70);
+        go(&pair);
+        expect_moved(&pair);
+        struct gw_stats stats = stats_of(pair.src);
+        GW_EXPECT_GT(stats.dirty_sync_count, 1);
+        GW_EXPECT_GE(stats.registered_bytes_peak, atomic_load(&pinned.peak[0])); /* by the posting */
+        for (unsigned side = 0; side < 2; side++) {
+            if (budgets[i][side] == small)
+                GW_EXPECT_LE(atomic_load(&pinned.peak[side]), 16 * MIB);
+        }
+        end(&pair);
+    }
+}
+
+GW_TEST(keyed, chunks_of_many_stripes_and_owners_are_made_ready_and_go)
+{
+    static const char *const many[] = {"digest",
+                                       "on",
+                                       "downtime-limit",
+                                       "50",
+                                       "x-registered-max",
+                                       "24M",
+                                       "x-chunk-size",
+                                       "8M",
+                                       "x-stripe-size",
+                                       "2M",
+                                       "multifd-channels",
+                                       "3",
+                                       NULL};
+    struct pair pair = {.writes = true};
+    begin(&pair, many, plain);
+    pair_add_block(&pair, "ram0", 64 * MIB, GW_BLOCK_ANON, 70);
+    pair_add_block(&pair, "ram1", 3 * MIB, GW_BLOCK_MEMFD, 70);
+    go(&pair);
+    expect_moved(&pair);
+    GW_EXPECT_LE(atomic_load(&pinned.peak[0]), 24 * MIB);
+    end(&pair);
+}
+
+static uint64_t populated(const unsigned char *memory, uint64_t bytes)
+{
+    static unsigned char map[65536];
+    uint64_t count = 0;
+    for (uint64_t at = 0; at < bytes; at += sizeof(map) * 4096) {
+        uint64_t part = bytes - at < sizeof(map) * 4096 ? bytes - at : sizeof(map) * 4096;
+        GW_ASSERT_EQ(mincore((void *)(uintptr_t)(memory + at), part, map), 0);
+        for (uint64_t page = 0; page < part / 4096; page++)
+            count += map[page] & 1;
+    }
+    return count;
+}
+
+GW_TEST(keyed, what_was_never_touched_is_neither_registered_nor_there_at_the_target)
+{
+    struct pair pair = {.writes = false};
+    begin(&pair, plain, plain);
+    pair_add_block(&pair, "ram0", 512 * MIB, GW_BLOCK_MEMFD, 0);
+    memset(pair.blocks[0].source + 100 * MIB, 1, 3 * MIB);
+    memset(pair.blocks[0].source + 400 * MIB, 1, 4096);
+    go(&pair);
+    expect_ended_well(&pair); /* comparing reads the holes */
+    struct gw_stats stats = stats_of(pair.src);
+    GW_EXPECT_LE(stats.registered_bytes_peak, 6 * MIB); /* three chunks of 2 MiB */
+    GW_EXPECT_LE(populated(pair.blocks[0].target, 512 * MIB), 6 * MIB / 4096);
+    GW_EXPECT_LE(populated(pair.blocks[0].source, 512 * MIB), 6 * MIB / 4096);
+    GW_EXPECT_EQ(pair_differs(&pair), -1);
+    end(&pair);
+}
+
+static unsigned made_before_first_round;
+
+static void note_round(struct pair *pair, const struct gw_event *event)
+{
+    (void)pair;
+    if (event->type == GW_EVENT_STATUS && event->status == GW_STATUS_ACTIVE)
+        made_before_first_round = atomic_load(&pinned.made);
+}
+
+GW_TEST(keyed, all_is_registered_before_the_first_round_where_that_is_asked_for)
+{
+    static const char *const all[] = {"digest", "on", "rdma-pin-all", "on", NULL};
+    struct pair pair = {.writes = true, .source_event = note_round};
+    begin(&pair, all, plain);
+    pair_add_block(&pair, "ram0", 32 * MIB, GW_BLOCK_ANON, 10);
+    pair_add_block(&pair, "ram1", 5 * MIB, GW_BLOCK_MEMFD, 0);
+    go(&pair);
+    expect_moved(&pair);
+    GW_EXPECT_EQ(made_before_first_round, 2 * (16 + 3)); /* both sides' */
+    GW_EXPECT_EQ(atomic_load(&pinned.made), made_before_first_round);
+    GW_EXPECT_EQ(stats_of(pair.src).registered_bytes_peak, 37 * MIB);
+    end(&pair);
+}
+
+GW_TEST(keyed, all_does_not_fit_says_what_is_needed)
+{
+    static const char *const all[] = {"rdma-pin-all", "on", NULL};
+    struct pair pair = {.writes = true};
+    begin(&pair, all, small);
+    pair_add_block(&pair, "ram0", 32 * MIB, GW_BLOCK_ANON, 10);
+    go(&pair);
+    GW_ASSERT(pair_finish(&pair, 30));
+    GW_EXPECT_EQ(pair.source_rc, -ENOMEM);
+    GW_EXPECT_EQ(pair.source_err.code, GW_CODE_LIMIT);
+    GW_EXPECT(strstr(pair.source_err.message, "33554432 bytes") != NULL);
+    GW_EXPECT(strstr(pair.source_err.message, "target allows 16777216") != NULL);
+    GW_EXPECT(atomic_load(&pair.source_runs));
+    end(&pair);
+}
+
+/* Each registration in turn, of either side, fails: the guest runs on, and the retry completes. */
+GW_TEST(keyed, a_registration_that_fails_ends_it_with_the_guest_at_the_source)
+{
+    for (int nth = 1; nth <= 24; nth += 3) {
+        struct pair pair = {.writes = true};
+        begin(&pair, plain, plain);
+        atomic_store(&pinned.fail_at, nth);
+        pair_add_block(&pair, "ram0", 24 * MIB, GW_BLOCK_ANON, 60);
+        go(&pair);
+        GW_ASSERT(pair_finish(&pair, 30));
+        GW_EXPECT_LT(pair.source_rc, 0);
+        GW_EXPECT_LT(pair.target_rc, 0);
+        const struct gw_error *own =
+            pair.source_rc == -ENOMEM ? &pair.source_err : &pair.target_err;
+        GW_EXPECT_EQ(own->rc, -ENOMEM);
+        GW_EXPECT(strstr(own->message, "register") != NULL);
+        GW_EXPECT(own->hint[0] != '\0');
+        GW_EXPECT(atomic_load(&pair.source_runs));
+        GW_EXPECT_EQ(atomic_load(&pair.runs), 0);
+        atomic_store(&pinned.fail_at, 0);
+        pair_listen(&pair);
+        pair_start(&pair);
+        expect_moved(&pair);
+        end(&pair);
+    }
+}
+
+/* An idle guest: the registrations marked every page, and none of them goes twice (rule 6). */
+GW_TEST(keyed, the_marks_of_registrations_are_not_sent_again)
+{
+    static const char *const two[] = {"digest", "on", "downtime-limit", "0", "x-stall-action",
+                                      "switch", NULL};
+    struct pair pair = {.writes = false};
+    begin(&pair, two, plain);
+    pair_add_block(&pair, "ram0", 64 * MIB, GW_BLOCK_ANON, 100);
+    go(&pair);
+    expect_moved(&pair);
+    struct gw_stats stats = stats_of(pair.src);
+    uint64_t pages = 64 * MIB / 4096;
+    GW_EXPECT_LE(stats.normal_pages, pages + pages / 100);
     end(&pair);
 }
