@@ -232,7 +232,7 @@ static int check_subsection(const struct checked *c, const struct gw_vmstate *co
         return gw_fail(c->err, -EINVAL,
                        "vmstate '%s': version %" PRIu32 ", at most 255 in a subsection",
                        (*sub)->name, (*sub)->version_id);
-    if (!is_same_type((*sub)->type, parent->type))
+    if (!is_same_type((*sub)->type, parent->type) || (*sub)->type_bytes != parent->type_bytes)
         return gw_fail(c->err, -EINVAL, "vmstate '%s': it is for a '%s', its parent for a '%s'",
                        (*sub)->name, (*sub)->type, parent->type);
     for (const struct gw_vmstate *const *other = parent->subsections; other < sub; other++) {

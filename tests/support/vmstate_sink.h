@@ -189,6 +189,7 @@ struct sink {
 struct sink_halves {
     struct sink *parent;
     uint16_t high, low;
+    uint32_t before; /* what the parent had, for a load that fails */
 };
 
 static bool sink_queue_is_packed(const void *opaque)
@@ -215,6 +216,20 @@ static int sink_split(void *opaque, struct gw_error *err)
     halves->high = (uint16_t)(halves->parent->split >> 16);
     halves->low = (uint16_t)halves->parent->split;
     return 0;
+}
+
+static int sink_note(void *opaque, struct gw_error *err)
+{
+    struct sink_halves *halves = opaque;
+    (void)err;
+    halves->before = halves->parent->split;
+    return 0;
+}
+
+static void sink_restore(void *opaque)
+{
+    struct sink_halves *halves = opaque;
+    halves->parent->split = halves->before;
 }
 
 static int sink_join(void *opaque, uint32_t version_id, struct gw_error *err)
@@ -300,7 +315,9 @@ static const struct gw_vmstate sink_halves_vmsd = {
     GW_VMSTATE_OF(struct sink_halves),
     .name = "halves",
     .pre_save = sink_split,
+    .pre_load = sink_note,
     .post_load = sink_join,
+    .load_failed = sink_restore,
     GW_VMSTATE_FIELDS(GW_VMSTATE_UINT16(high, struct sink_halves),
                       GW_VMSTATE_UINT16(low, struct sink_halves)),
 };
