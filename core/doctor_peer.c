@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define GW_REACH_NS GW_NS_PER_S
+#define GW_REACH_NS (2 * GW_NS_PER_S)
 
 static int connect_once(const struct gw_uri *uri, char *peer, size_t bytes, struct gw_error *err)
 {

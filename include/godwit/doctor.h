@@ -26,7 +26,7 @@ struct gw_finding {
 typedef void gw_finding_fn(void *ctx, const struct gw_finding *finding);
 
 /** gw_doctor_run() - probe by doing; leaves nothing behind. Takes about a second (libfabric looks
- *  for its providers), and as long as @uri's name and an answer from there take, 2 s at most beside
+ *  for its providers), and as long as @uri's name and an answer from there take, 5 s at most beside
  *  the look-up. Calls @found on this thread.
  *  @uri: also check whether a listening peer there can be reached; its wire's findings become
  *        needed. May be NULL.

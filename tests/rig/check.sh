@@ -87,6 +87,12 @@ part_two_hosts_meet() {
     run 1 --hosts 2 -- bash -c '[ "$RIG_HOST" = 0 ] || /run/rig/barrier never'
 }
 
+# godwit doctor says what is broken in there, and what it prints as the fix mends it.
+part_doctor_finds_and_mends() {
+    run 0 -- bash "$here/inside_doctor.sh" "$here" "$bin"
+    expect "all that was asked is so" "$out/stdout" 'inside: ok'
+}
+
 # As a user who owns nothing but a copy of the scripts; the kernel comes from this user's cache.
 part_unprivileged_user() {
     local cache=${XDG_CACHE_HOME:-$HOME/.cache}/godwit/soft-roce user=()

@@ -98,31 +98,31 @@ static void report_paging(struct ibv_context *context, const char *device, struc
 }
 
 /* The node first: what libibverbs says when it may not open it is another node's errno. */
-static int open_device(struct ibv_device *device, const char *node, struct ibv_context **context)
+static struct ibv_context *open_device(struct ibv_device *device, const char *node, int *cause)
 {
     int fd = open(node, O_RDWR | O_CLOEXEC);
+    struct ibv_context *context = fd < 0 ? NULL : ibv_open_device(device);
 
-    if (fd < 0)
-        return -errno;
-    close(fd);
-    *context = ibv_open_device(device);
-    return *context ? 0 : -errno;
+    *cause = errno;
+    if (fd >= 0)
+        close(fd);
+    return context;
 }
 
 void gw_rdma_report_device(struct ibv_device *device, bool needed, struct gw_findings *all)
 {
     const char *name = ibv_get_device_name(device);
-    struct ibv_context *context = NULL;
     struct ibv_device_attr attr;
     struct gw_fix fix = {0};
     char topic[80], node[96];
+    int cause;
 
     snprintf(topic, sizeof(topic), "rdma device %s", name);
     snprintf(node, sizeof(node), "/dev/infiniband/%s", device->dev_name);
-    int rc = open_device(device, node, &context);
-    if (rc < 0) {
-        gw_fix_node(&fix, node, -rc);
-        gw_find_bad(all, topic, needed, &fix, "%s: %s", node, strerrordesc_np(-rc));
+    struct ibv_context *context = open_device(device, node, &cause);
+    if (!context) {
+        gw_fix_node(&fix, node, cause);
+        gw_find_bad(all, topic, needed, &fix, "%s: %s", node, strerrordesc_np(cause));
         return;
     }
     report_limits(context, topic, needed, all);
