@@ -127,6 +127,9 @@ void gw_rdma_unregister(struct gw_rdma_domain *dom, struct ibv_mr *mr);
 #define GW_RDMA_PUT_BYTES_MAX (1u << 20) /* a lost packet repeats the rest of its put (go-back-N) */
 #define GW_RDMA_PUT_LIST 64              /* one doorbell; on rxe, one system call */
 #define GW_RDMA_PUT_WINDOW 256
+/* Posted and not done: three times what 400 Gb/s need for 50 us, and so little that on a link of 0.5 Gb/s
+ * a heartbeat behind them is on time. */
+#define GW_RDMA_PUT_FLIGHT (8u << 20)
 #define GW_RDMA_SLOT_BYTES 16384u /* or more: so many parts of a message fit everywhere */
 #define GW_RDMA_SLOTS_SPARE 16u   /* receive slots beyond those of the longest message */
 
@@ -151,6 +154,7 @@ enum gw_rdma_work { GW_RDMA_PUT, GW_RDMA_SEND, GW_RDMA_CREDIT, GW_RDMA_MARK };
 
 struct gw_rdma_record {
     uint8_t work;
+    uint32_t bytes; /* of a put */
     uint64_t cookie;
 };
 
@@ -184,6 +188,7 @@ struct gw_rdma_ep {
     uint32_t send_depth, put_window;
     uint64_t posted, done, failed; /* failed: the first that failed; UINT64_MAX */
     uint32_t put_count;            /* accepted and not collected */
+    uint32_t put_bytes;            /* accepted and not done */
     struct gw_completion *ready;   /* a ring of put_window: done and not collected */
     uint32_t ready_first, ready_count;
     bool is_tail_silent; /* the last request posted is unsignalled, by a failure to post */
@@ -196,7 +201,7 @@ struct gw_rdma_ep {
     uint32_t slot_bytes, rx_slots, tx_slots;
     struct gw_rdma_hello theirs;
     uint64_t tx_sent, tx_next, tx_filled; /* slots by number: done, to be posted, filled */
-    uint32_t *tx_bytes;                   /* by slot: payload, with TX_LAST */
+    uint32_t *tx_parts;                   /* by slot: payload, with TX_LAST */
     uint32_t tx_credits, rx_owed;
     bool is_credit_busy, is_tx_starved;
     struct gw_rdma_part *parts; /* a ring of rx_slots */
@@ -209,7 +214,9 @@ struct gw_rdma_ep {
     bool is_told;
     struct gw_error err;
     uint64_t looked_ns; /* at the connection manager's events, by who never sleeps */
-    uint64_t rx_bytes, tx_bytes_total, system_calls;
+    uint64_t rx_bytes,
+        tx_bytes; /* of messages: the peer's code sees no puts, so they are no sign of life */
+    uint64_t system_calls;
 };
 
 static inline struct gw_rdma_ep *gw_rdma_ep_of(const struct gw_endpoint *ep)

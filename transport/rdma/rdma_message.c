@@ -70,9 +70,9 @@ int gw_rdma_message_init(struct gw_rdma_ep *e, struct gw_error *err)
     e->tx_slots = longest + GW_RDMA_SLOTS_SPARE;
     size_t bytes = ((size_t)e->rx_slots + e->tx_slots + 1) * e->slot_bytes;
     e->slots_memory = gw_zalloc(1, bytes + PAGE_BYTES);
-    e->tx_bytes = gw_zalloc(e->tx_slots, sizeof(*e->tx_bytes));
+    e->tx_parts = gw_zalloc(e->tx_slots, sizeof(*e->tx_parts));
     e->parts = gw_zalloc(e->rx_slots, sizeof(*e->parts));
-    if (!e->slots_memory || !e->tx_bytes || !e->parts)
+    if (!e->slots_memory || !e->tx_parts || !e->parts)
         return gw_fail(err, -ENOMEM, "%zu bytes of message buffers", bytes);
     /* Whole pages, so that none of the pinned ones is shared with the rest of the heap. */
     e->rx = e->slots_memory + (PAGE_BYTES - (uintptr_t)e->slots_memory % PAGE_BYTES) % PAGE_BYTES;
@@ -87,7 +87,7 @@ void gw_rdma_message_fini(struct gw_rdma_ep *e)
 {
     gw_rdma_unregister(e->dom, e->slots_mr);
     gw_free(e->slots_memory);
-    gw_free(e->tx_bytes);
+    gw_free(e->tx_parts);
     gw_free(e->parts);
 }
 
@@ -243,7 +243,7 @@ static void fill(struct gw_rdma_ep *e, unsigned at, uint32_t slot, uint8_t kind,
     e->records[(e->posted + at) % e->send_depth] =
         (struct gw_rdma_record){.work = kind == PART_CREDITS ? GW_RDMA_CREDIT : GW_RDMA_SEND};
     e->tx_credits--;
-    e->tx_bytes_total += HEAD_BYTES + bytes;
+    e->tx_bytes += HEAD_BYTES + bytes;
 }
 
 void gw_rdma_message_push(struct gw_rdma_ep *e)
@@ -252,7 +252,7 @@ void gw_rdma_message_push(struct gw_rdma_ep *e)
         unsigned count = 0;
         while (e->tx_next + count < e->tx_filled && e->tx_credits > 1 && count < GW_RDMA_PUT_LIST) {
             uint32_t slot = (uint32_t)((e->tx_next + count) % e->tx_slots);
-            uint32_t bytes = e->tx_bytes[slot];
+            uint32_t bytes = e->tx_parts[slot];
             fill(e, count++, slot, bytes & TX_LAST ? PART_LAST : PART, bytes & ~TX_LAST);
         }
         e->tx_next += gw_rdma_post(e, count);
@@ -304,7 +304,7 @@ static void copy_in(struct gw_rdma_ep *e, const struct iovec *iov, size_t bytes)
         uint8_t *to = e->tx + (size_t)slot * e->slot_bytes + HEAD_BYTES;
         uint32_t part = (uint32_t)gw_min_u64(bytes, part_bytes_max(e));
         bytes -= part;
-        e->tx_bytes[slot] = part | (bytes == 0 ? TX_LAST : 0);
+        e->tx_parts[slot] = part | (bytes == 0 ? TX_LAST : 0);
         while (part > 0) {
             for (; at == iov->iov_len; iov++)
                 at = 0;

@@ -9,8 +9,14 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define PAGE_BYTES UINT64_C(4096)
 #define BASE_MASK ((UINT64_C(2) << 20) - 1)
 
 /* ---- counting -------------------------------------------------------------------------------------- */
@@ -47,10 +53,26 @@ static int refuse(const struct gw_rdma_domain *dom, uint64_t bytes, int rc, stru
     return rc;
 }
 
+/* Pinning stores nothing, but asks for pages as if it would; under userfaultfd's write protection some
+ * kernels cannot wait for the answer there ("Bad address"), though they can here. */
+static struct ibv_mr *register_released(struct gw_rdma_domain *dom, void *addr, uint64_t bytes,
+                                        uint64_t iova, int access)
+{
+    uint64_t from = (uint64_t)(uintptr_t)addr & ~(PAGE_BYTES - 1);
+    uint64_t end = ((uint64_t)(uintptr_t)addr + bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+    if (madvise((void *)(uintptr_t)from, end - from, MADV_POPULATE_WRITE) < 0) {
+        errno = EFAULT;
+        return NULL;
+    }
+    return ibv_reg_mr_iova(dom->pd, addr, bytes, iova, access);
+}
+
 int gw_rdma_register(struct gw_rdma_domain *dom, void *addr, uint64_t bytes, uint64_t iova,
                      int access, struct ibv_mr **mr, struct gw_error *err)
 {
     struct ibv_mr *got = ibv_reg_mr_iova(dom->pd, addr, bytes, iova, access);
+    if (!got && errno == EFAULT)
+        got = register_released(dom, addr, bytes, iova, access);
     if (!got)
         return refuse(dom, bytes, errno ? -errno : -EIO, err);
     atomic_fetch_add_explicit(&dom->registered_bytes, bytes, memory_order_relaxed);

@@ -51,14 +51,37 @@ static int fill(struct gw_rdma_ep *e, unsigned at, const struct gw_put *put)
     e->wr[at].wr.rdma.remote_addr = rmr->iova + put->offset;
     e->wr[at].wr.rdma.rkey = rmr->rkey;
     *record_at(e, e->posted + at) =
-        (struct gw_rdma_record){.work = GW_RDMA_PUT, .cookie = put->cookie};
+        (struct gw_rdma_record){.work = GW_RDMA_PUT, .bytes = put->bytes, .cookie = put->cookie};
     return 0;
 }
 
-static unsigned room(const struct gw_rdma_ep *e)
+/* Messages keep their part of the queue: puts are limited by a window of their own. */
+static bool has_room(const struct gw_rdma_ep *e, unsigned more, uint64_t more_bytes)
 {
-    /* Messages keep their part of the queue: puts are limited by their own window. */
-    return e->put_window - e->put_count;
+    return e->put_count + more < e->put_window && e->put_bytes + more_bytes < GW_RDMA_PUT_FLIGHT;
+}
+
+/* As many of @puts as one list takes. How many, 0: none now, or -EINVAL for the first of them. */
+static int put_list(struct gw_rdma_ep *e, const struct gw_put *puts, unsigned count)
+{
+    unsigned n = 0;
+    uint64_t bytes = 0;
+    while (n < count && n < GW_RDMA_PUT_LIST && has_room(e, n, bytes)) {
+        int rc = fill(e, n, &puts[n]);
+        if (rc < 0 && n == 0)
+            return rc;
+        if (rc < 0)
+            break;
+        bytes += puts[n++].bytes;
+    }
+    if (n == 0)
+        return 0;
+    unsigned posted = gw_rdma_post(e, n);
+    while (n > posted)
+        bytes -= puts[--n].bytes;
+    e->put_count += posted;
+    e->put_bytes += (uint32_t)bytes;
+    return (int)posted;
 }
 
 int gw_rdma_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count)
@@ -66,23 +89,14 @@ int gw_rdma_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned coun
     struct gw_rdma_ep *e = gw_rdma_ep_of(ep);
     unsigned taken = 0;
     int rc = gw_rdma_check(e);
-    while (rc == 0 && taken < count && room(e) > 0) {
-        unsigned n = 0;
-        unsigned most = (unsigned)gw_min_u64(gw_min_u64(count - taken, room(e)), GW_RDMA_PUT_LIST);
-        uint64_t bytes = 0;
-        while (rc == 0 && n < most) {
-            rc = fill(e, n, &puts[taken + n]);
-            if (rc == 0)
-                bytes += puts[taken + n++].bytes;
-        }
+    while (rc == 0 && taken < count) {
+        int n = put_list(e, puts + taken, count - taken);
+        if (n > 0)
+            taken += (unsigned)n;
+        else
+            rc = e->rc < 0 ? e->rc : n;
         if (n == 0)
             break;
-        unsigned posted = gw_rdma_post(e, n);
-        e->put_count += posted;
-        taken += posted;
-        e->tx_bytes_total += bytes;
-        if (posted < n)
-            rc = e->rc;
     }
     return taken > 0 ? (int)taken : rc;
 }
@@ -97,6 +111,7 @@ void gw_rdma_done(struct gw_rdma_ep *e, uint64_t number)
             gw_rdma_message_sent(e, record->work);
             continue;
         }
+        e->put_bytes -= record->bytes;
         gw_assert(e->ready_count < e->put_window && (e->done < e->failed || e->rc < 0));
         e->ready[(e->ready_first + e->ready_count++) % e->put_window] = (struct gw_completion){
             .cookie = record->cookie, .status = e->done < e->failed ? 0 : e->rc};

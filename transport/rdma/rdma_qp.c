@@ -322,7 +322,7 @@ void gw_rdma_ep_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr)
     memcpy(attr->session, e->preface.session, GW_SESSION_BYTES);
     attr->index = e->preface.index;
     attr->rx_bytes = e->rx_bytes;
-    attr->tx_bytes = e->tx_bytes_total;
+    attr->tx_bytes = e->tx_bytes;
     attr->system_calls = e->system_calls;
     attr->tx_pending = e->tx_sent < e->tx_filled;
     snprintf(attr->peer, sizeof(attr->peer), "%s", e->peer);
