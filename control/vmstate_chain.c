@@ -92,6 +92,7 @@ int gw_vmrun_load_list(struct gw_vmrun *run, const struct gw_vmfield *field, voi
     size_t count = 0;
     while (rc == 0) {
         run->at = run->r->at;
+        set_index(run, count);
         uint8_t more = gw_reader_u8(run->r);
         if (gw_reader_error(run->r) < 0)
             return 0; /* the caller sees and says it */
@@ -99,7 +100,7 @@ int gw_vmrun_load_list(struct gw_vmrun *run, const struct gw_vmfield *field, voi
             break;
         if (count == field->count_max)
             return too_many(run, (uint64_t)count + 1, field);
-        set_index(run, count++);
+        count++;
         rc = load_element(run, field, &last);
     }
     gw_vmrun_frame(run)->indexed = rc < 0 && gw_vmrun_frame(run)->indexed;

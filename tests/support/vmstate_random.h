@@ -783,7 +783,7 @@ static inline bool random_tree_is_equal(const struct sink_tree *a, const struct 
     for (size_t i = 0; i < a->count; i++) {
         const struct sink_value *x = a->nodes[i].value, *y = b->nodes[i].value;
         if (a->nodes[i].number != b->nodes[i].number || x->tag != y->tag || x->bytes != y->bytes ||
-            memcmp(x->data, y->data, x->bytes) != 0)
+            (x->bytes > 0 && memcmp(x->data, y->data, x->bytes) != 0))
             return false;
     }
     return true;
