@@ -149,8 +149,7 @@ static void reset(struct gw_source *src)
     src->stats.status = GW_STATUS_SETUP;
     src->stats.total_bytes = src->stats.remaining_bytes = gw_ram_bytes(src->ram);
     src->stats.page_bytes = GW_PAGE_BYTES;
-    const char *name = gw_wire_name(src->uri.scheme);
-    snprintf(src->stats.wire_name, sizeof(src->stats.wire_name), "%s", name ? name : "?");
+    gw_wire_label(&src->uri, src->stats.wire_name, sizeof(src->stats.wire_name));
     src->round_count = 0;
     src->result = 0;
     gw_error_clear(&src->result_err);

@@ -134,8 +134,7 @@ static void reset(struct gw_target *tgt)
     pthread_mutex_lock(&tgt->stats_lock);
     memset(&tgt->stats, 0, sizeof(tgt->stats));
     tgt->stats.page_bytes = GW_PAGE_BYTES;
-    const char *name = gw_wire_name(tgt->uri.scheme);
-    snprintf(tgt->stats.wire_name, sizeof(tgt->stats.wire_name), "%s", name ? name : "?");
+    gw_wire_label(&tgt->uri, tgt->stats.wire_name, sizeof(tgt->stats.wire_name));
     tgt->result = 0;
     tgt->started_ns = gw_clock_ns();
     gw_error_clear(&tgt->result_err);

@@ -8,6 +8,7 @@
 #include "transport/backends.h"
 #include "transport/filter/filter.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct gw_transport_ops *const backends[] = {
@@ -58,6 +59,12 @@ const char *gw_wire_name(const char *scheme)
 {
     const struct gw_transport_ops *ops = find(gw_filter_wire(scheme));
     return ops ? ops->scheme : NULL;
+}
+
+void gw_wire_label(const struct gw_uri *uri, char *text, size_t bytes)
+{
+    const char *name = gw_wire_name(uri->scheme);
+    snprintf(text, bytes, "%s%s%s", name ? name : "?", uri->provider[0] ? ":" : "", uri->provider);
 }
 
 const char *gw_wire_scheme(unsigned index)

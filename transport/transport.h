@@ -170,9 +170,12 @@ struct gw_completion {
     int status; /* 0, or the negative errno with which it was flushed: nothing is known of its bytes */
 };
 
-/* The wire's name in statistics for @scheme ("tcp", of "tap+tcp" too), NULL if there is no such wire
+/* The wire's name for @scheme ("tcp", of "tap+tcp" too), NULL if there is no such wire
  * here. */
 const char *gw_wire_name(const char *scheme);
+/* The name in statistics of the wire that @uri leads through: gw_wire_name(), and with it libfabric's
+ * provider, "ofi:net"; "?" if there is none. */
+void gw_wire_label(const struct gw_uri *uri, char *text, size_t bytes);
 /* The @index-th scheme of this build, NULL after the last. */
 const char *gw_wire_scheme(unsigned index);
 /* Flags (GW_EP_*) that every endpoint of this scheme has; 0 if unknown. */

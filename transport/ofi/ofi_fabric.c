@@ -99,6 +99,7 @@ static int ask(const char *provider, const char *node, int mr_mode, struct fi_in
     hints->domain_attr->mr_mode = mr_mode;
     hints->domain_attr->threading = FI_THREAD_SAFE;
     hints->tx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
+    hints->rx_attr->size = GW_OFI_RECEIVES; /* ofi_rxm buffers 16 KiB for each */
     hints->fabric_attr->prov_name = strdup(provider);
     int rc = hints->fabric_attr->prov_name
                  ? fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info)

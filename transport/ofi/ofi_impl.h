@@ -6,8 +6,8 @@
  * addresses of both ends once, and afterwards tells of the peer's death, which an RDM endpoint never
  * does. The control endpoint is that connection and nothing else. An arrow is an include of knowledge:
  *
- *     ofi_wire.c  -->  ofi_endpoint.c  -->  ofi_put.c, ofi_message.c  -->  ofi_queue.c
- *                 -->  ofi_mr.c        -->  ofi_fabric.c
+ *     ofi_wire.c  -->  ofi_join.c, ofi_endpoint.c  -->  ofi_put.c, ofi_message.c  -->  ofi_queue.c
+ *                 -->  ofi_mr.c                    -->  ofi_fabric.c
  *
  * Threads: as transport.h says. A domain's libfabric objects are FI_THREAD_SAFE: registrations come and
  * go on other threads while endpoints work. */
@@ -148,7 +148,7 @@ struct gw_ofi_slot { /* a posted receive */
     uint32_t bytes;
 };
 
-/* ---- ofi_endpoint.c ------------------------------------------------------------------------------- */
+/* ---- ofi_join.c, ofi_endpoint.c ------------------------------------------------------------------------------- */
 
 enum gw_ofi_state {
     GW_OFI_CARD,   /* waits for the peer's card on the tcp connection */
@@ -202,6 +202,9 @@ struct gw_ofi_ep {
     uint64_t rx_bytes, tx_bytes, system_calls;
 };
 
+/* Where nothing can be slept on: how often to look while something goes on. */
+#define GW_OFI_DOZE_MIN_NS (20 * UINT64_C(1000))
+
 static inline struct gw_ofi_ep *gw_ofi_ep_of(struct gw_endpoint *ep)
 {
     return (struct gw_ofi_ep *)ep;
@@ -212,6 +215,9 @@ static inline struct gw_ofi_ep *gw_ofi_ep_of(struct gw_endpoint *ep)
 int gw_ofi_ep_new(int fd, struct gw_domain *dom, const char *provider,
                   const struct gw_wire_config *config, const char *peer, bool connects,
                   struct gw_endpoint **ep, struct gw_error *err);
+
+/* The peer's card is whole. */
+int gw_ofi_take_card(struct gw_ofi_ep *e);
 
 /* Note a final error, once: nothing moves any more, and every accepted put is done with it. Returns the
  * first one's rc. */

@@ -102,6 +102,68 @@ GW_TEST(uri, an_unknown_wire_near_a_known_one)
     expect_refused(":1", "unknown wire", "for example");
 }
 
+GW_TEST(uri, rdma_has_a_host_and_a_port)
+{
+    struct gw_uri uri;
+    struct gw_error err = GW_ERROR_INIT;
+    GW_ASSERT_EQ(gw_uri_parse("rdma:host.example:4444", &uri, &err), 0);
+    GW_EXPECT_STREQ(uri.scheme, "rdma");
+    GW_EXPECT_STREQ(uri.host, "host.example");
+    GW_EXPECT_EQ(uri.port, 4444);
+    GW_EXPECT_STREQ(uri.provider, "");
+    GW_ASSERT_EQ(gw_uri_parse("rdma://[fd00::1]:0", &uri, &err), 0);
+    GW_EXPECT_STREQ(uri.host, "fd00::1");
+    GW_EXPECT_EQ(uri.port, 0);
+    expect_refused("rdma:host", "a port must follow the host", "rdma:host:4444");
+    expect_refused("rdma:[fd00::1", "'[' without ']'", "rdma:[fd00::1]:4444");
+    expect_refused("rmda:host:1", "unknown wire 'rmda'", "did you mean 'rdma'");
+}
+
+GW_TEST(uri, ofi_has_a_provider_before_host_and_port)
+{
+    static const struct {
+        const char *text, *provider, *host;
+        unsigned port;
+    } cases[] = {
+        {"ofi:tcp;ofi_rxm:127.0.0.1:4444", "tcp;ofi_rxm", "127.0.0.1", 4444},
+        {"ofi:net:[::1]:0", "net", "::1", 0},
+        {"ofi:shm:localhost:65535", "shm", "localhost", 65535},
+        {"ofi:verbs;ofi_rxm:[fe80::1%eth0]:1", "verbs;ofi_rxm", "fe80::1%eth0", 1},
+        {"ofi:net::4444", "net", "", 4444},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct gw_uri uri;
+        struct gw_error err = GW_ERROR_INIT;
+        if (!GW_EXPECT_EQ(gw_uri_parse(cases[i].text, &uri, &err), 0))
+            GW_FAIL("%s: %s", cases[i].text, err.message);
+        GW_EXPECT_STREQ(uri.scheme, "ofi");
+        GW_EXPECT_STREQ(uri.provider, cases[i].provider);
+        GW_EXPECT_STREQ(uri.host, cases[i].host);
+        GW_EXPECT_EQ(uri.port, cases[i].port);
+    }
+    char label[64];
+    struct gw_uri uri;
+    GW_ASSERT_EQ(gw_uri_parse("tap+ofi:net:host:1?dir=x", &uri, NULL), 0);
+    GW_EXPECT_STREQ(uri.provider, "net");
+    gw_wire_label(&uri, label, sizeof(label));
+    GW_EXPECT_STREQ(label, gw_wire_name("ofi") ? "ofi:net" : "?:net");
+    GW_ASSERT_EQ(gw_uri_parse("tcp:host:1", &uri, NULL), 0);
+    gw_wire_label(&uri, label, sizeof(label));
+    GW_EXPECT_STREQ(label, "tcp");
+}
+
+GW_TEST(uri, ofi_without_its_parts)
+{
+    char text[128];
+    expect_refused("ofi:host", "a provider, ':', a host", "ofi:tcp;ofi_rxm:host:4444");
+    expect_refused("ofi::host:1", "the provider is missing", "ofi:");
+    expect_refused("ofi:net:host", "a port must follow the host", "ofi:");
+    expect_refused("ofi:host:4444", "a port must follow the host", "ofi:tcp;ofi_rxm:host:4444");
+    expect_refused("ofi:n@t:host:1", "a provider's name has letters", "ofi:");
+    snprintf(text, sizeof(text), "ofi:%064d:host:1", 0);
+    expect_refused(text, "longer than 63 bytes", "ofi:");
+}
+
 GW_TEST(uri, filters_stand_in_front_and_bring_a_query)
 {
     struct gw_uri uri;
