@@ -50,6 +50,8 @@ struct gw_channel {
 
     bool is_started, is_stirred; /* stirred: a step put something into ahead */
     bool is_hushed;
+    bool is_said; /* a message left since the last look */
+    bool is_one_sided; /* the peer's code sees no put: only messages are signs of life */
     uint64_t step_ns, silent_ns, tx_ns;
     uint64_t rx_seen, tx_seen;
     bool tx_pending;
@@ -116,6 +118,7 @@ struct gw_channel *gw_channel_new(const struct gw_channel_config *config, struct
     ch->ep = config->ep;
     ch->index = attr.index;
     ch->side = config->side;
+    ch->is_one_sided = attr.flags & GW_EP_ONE_SIDED;
     ch->message_bytes_max = attr.message_bytes_max;
     ch->buf = buf;
     /* A window below one message would never let the longest leave. */
@@ -210,7 +213,9 @@ static int wire_send(struct gw_channel *ch, const uint8_t *head, size_t head_byt
         {.iov_base = (void *)(uintptr_t)head, .iov_len = head_bytes},
         {.iov_base = (void *)(uintptr_t)tail.data, .iov_len = tail.bytes},
     };
-    return gw_send(ch->ep, iov, tail.bytes ? 2 : 1);
+    int rc = gw_send(ch->ep, iov, tail.bytes ? 2 : 1);
+    ch->is_said |= rc >= 0;
+    return rc;
 }
 
 /* Return 0 also when the rest has to wait. */
@@ -466,11 +471,12 @@ static void observe(struct gw_channel *ch, uint64_t now_ns)
     gw_ep_query(ch->ep, &attr);
     if (attr.rx_bytes != ch->rx_seen)
         ch->silent_ns = 0;
-    if (attr.tx_bytes != ch->tx_seen)
+    if (ch->is_one_sided ? ch->is_said : attr.tx_bytes != ch->tx_seen)
         ch->tx_ns = now_ns;
+    ch->is_said = false;
     ch->rx_seen = attr.rx_bytes;
     ch->tx_seen = attr.tx_bytes;
-    ch->tx_pending = attr.tx_pending;
+    ch->tx_pending = attr.tx_pending && !ch->is_one_sided;
 }
 
 static int judge(struct gw_channel *ch, uint64_t now_ns)

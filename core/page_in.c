@@ -152,6 +152,8 @@ static int place_runs(struct gw_page_in *in, uint64_t *budget, struct gw_error *
     struct gw_message ack = {.type = GW_MSG_ZERO_ACK};
     ack.u.number = in->zero_number;
     int rc = gw_channel_send(in->channel, &ack);
+    if (rc < 0 && gw_ep_error(in->ep, err) == 0)
+        gw_fail(err, rc, "ZERO_ACK %u", in->zero_number);
     return rc < 0 ? rc : 1;
 }
 

@@ -126,8 +126,8 @@ uint64_t gw_source_wish(struct gw_source *src, uint64_t now_ns)
             return GW_NEVER_NS;
         }
         if (count == 0) {
-            src->wishes_done = !(gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED);
-            return src->wishes_done ? GW_NEVER_NS : now_ns + GW_NS_PER_MS;
+            src->wishes_done = !src->making; /* there, what is wanted is wished for again */
+            return GW_NEVER_NS;
         }
         struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
         for (int i = 0; i < count; i++) {

@@ -365,6 +365,7 @@ uint64_t gw_source_chunks_step(struct gw_source *src, uint64_t now_ns)
     evict_some(src);
     register_some(src);
     arm_some(src);
-    return now_ns +
-           GW_NS_PER_MS; /* what the owners want, and where their scans are, is only looked at */
+    /* An owner that has nothing else left wakes us, and so does all that is under way. Where the budget is
+     * short somebody must look how far the scans are. */
+    return gw_chunks_are_short(src->chunks) ? now_ns + GW_NS_PER_MS : GW_NEVER_NS;
 }

@@ -93,6 +93,7 @@ struct gw_chunks {
     struct chunk_list to_register;
     struct chunk_list to_sync;
     unsigned open_wishes; /* without a key */
+    bool is_short;        /* the last search for wishes ended at a budget */
     uint64_t coming;      /* chunks that are neither NONE, READY nor EVICTING */
 
     uint64_t local_used;
@@ -379,10 +380,12 @@ static bool wish_chunk(struct gw_chunks *chunks, struct place at, struct gw_wish
 {
     struct chunk *chunk = chunk_at(chunks, at);
     *wish = range_of(chunks, at);
+    chunks->is_short = true;
     if (wish->bytes > chunks->config.local_budget - chunks->local_used ||
         wish->bytes > chunks->config.remote_budget - chunks->remote_used ||
         chunks->open_wishes == GW_WISHES_OPEN_MAX)
         return false;
+    chunks->is_short = false;
     chunks->local_used += wish->bytes;
     chunks->remote_used += wish->bytes;
     chunks->open_wishes++;
@@ -431,6 +434,7 @@ static int wish_keyed(struct gw_chunks *chunks, struct gw_wish *wishes, unsigned
 {
     unsigned count = 0;
     int rc = 0;
+    chunks->is_short = false;
     while (count < max && (rc = walk_populated(chunks, err)) > 0) {
         uint64_t chunk_pages = chunks->blocks[chunks->walk_block].chunk_pages;
         struct place at = {chunks->walk_block, chunks->walk_left.first_page / chunk_pages};
@@ -563,6 +567,11 @@ void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range)
     set_state(chunk, READY);
     /* Release: who sees the new generation sees the chunk ready. */
     atomic_store_explicit(&chunks->generation, chunk->ready_generation, memory_order_release);
+}
+
+bool gw_chunks_are_short(const struct gw_chunks *chunks)
+{
+    return chunks->is_short;
 }
 
 bool gw_chunks_are_ready(const struct gw_chunks *chunks)

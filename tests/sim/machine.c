@@ -3,6 +3,8 @@
  * holes. The truth about a page is its shadow; the library sees the page, and only reads it. */
 #include "tests/sim/machine.h"
 
+#include "core/base/bitmap.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,19 +15,48 @@ struct machine machine;
 static uint8_t *map_arena(void)
 {
     void *at =
-        mmap(NULL, PAGES_MAX * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        mmap(NULL, SPAN_MAX * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         violated("no memory for the guest");
-    madvise(at, PAGES_MAX * PAGE, MADV_NOHUGEPAGE);
+    madvise(at, SPAN_MAX * PAGE, MADV_NOHUGEPAGE);
     return at;
+}
+
+static void mark(unsigned block, uint64_t first, uint64_t pages)
+{
+    gw_bitmap_set_range(machine.dirty[block], first, pages);
+}
+
+static uint8_t *page_of(uint8_t *const *memory, unsigned block, unsigned page)
+{
+    return memory[block] + (size_t)machine.at[block][page] * PAGE;
 }
 
 static void store(unsigned block, unsigned page, unsigned word, uint64_t value)
 {
-    size_t at = page * PAGE + word * 8;
+    size_t at = (size_t)machine.at[block][page] * PAGE + word * 8;
     memcpy(machine.source[block] + at, &value, sizeof(value));
     memcpy(machine.shadow[block] + at, &value, sizeof(value));
-    machine.dirty[block] |= 1u << page;
+    mark(block, machine.at[block][page], 1);
+}
+
+/* Side by side from the block's start; or far apart, some of them neighbours. */
+static void lay_out(unsigned block)
+{
+    unsigned pages = machine.pages[block];
+    machine.span[block] = pages;
+    if (machine.keyed) {
+        unsigned units = choose(UNITS_MAX + 1);
+        machine.span[block] = units * UNIT_PAGES + (chance(3000) || units == 0 ? pages : 0);
+    }
+    for (unsigned i = 0; i < pages; i++) {
+        unsigned low = i * machine.span[block] / pages,
+                 high = (i + 1) * machine.span[block] / pages;
+        bool neighbour = i > 0 && machine.at[block][i - 1] + 1 < high && chance(5000);
+        machine.at[block][i] = neighbour ? machine.at[block][i - 1] + 1 : low;
+        if (machine.at[block][i] < low)
+            machine.at[block][i] = low;
+    }
 }
 
 void machine_make(void)
@@ -39,6 +70,7 @@ void machine_make(void)
         }
     }
     machine = arenas;
+    machine.keyed = chance(5000);
     machine.block_count = 1 + choose(BLOCKS_MAX);
     machine.write_chance = choose(5) * 100;
     machine.state = 1 + choose(1000);
@@ -48,9 +80,10 @@ void machine_make(void)
     machine.lock = SOURCE;
     machine.source_runs = true;
     for (unsigned i = 0; i < machine.block_count; i++) {
-        madvise(machine.source[i], PAGES_MAX * PAGE, MADV_DONTNEED);
-        memset(machine.shadow[i], 0, PAGES_MAX * PAGE);
+        madvise(machine.source[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        madvise(machine.shadow[i], SPAN_MAX * PAGE, MADV_DONTNEED);
         machine.pages[i] = 1 + choose(PAGES_MAX);
+        lay_out(i);
         unsigned full = choose(4); /* quarters that are not holes */
         for (unsigned page = 0; page < machine.pages[i]; page++) {
             if (page % 4 <= full)
@@ -61,10 +94,13 @@ void machine_make(void)
 
 void machine_begin(void)
 {
+    machine.littered = false;
     for (unsigned i = 0; i < machine.block_count; i++) {
-        madvise(machine.target[i], PAGES_MAX * PAGE, MADV_DONTNEED);
-        if (chance(1000)) /* content that may be overwritten, it says in target.h */
-            memset(machine.target[i], 0xa5, PAGES_MAX * PAGE);
+        madvise(machine.target[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        if (chance(1000)) { /* content that may be overwritten, it says in target.h */
+            memset(machine.target[i], 0xa5, (size_t)machine.span[i] * PAGE);
+            machine.littered = true;
+        }
     }
     machine.ever_owned = machine.holding = machine.unknown = machine.stuck = false;
     machine.run_failed = false;
@@ -78,13 +114,14 @@ void machine_write(void)
     unsigned block = choose(machine.block_count);
     unsigned page = choose(machine.pages[block]);
     if (machine.src && chance(300)) {
-        memset(machine.source[block] + page * PAGE, 0, PAGE);
-        memset(machine.shadow[block] + page * PAGE, 0, PAGE);
-        int rc = gw_source_block_discarded(machine.src, block, page * PAGE, PAGE);
+        uint64_t offset = (uint64_t)machine.at[block][page] * PAGE;
+        memset(machine.source[block] + offset, 0, PAGE);
+        memset(machine.shadow[block] + offset, 0, PAGE);
+        int rc = gw_source_block_discarded(machine.src, block, offset, PAGE);
         if (rc < 0 && rc != -ENOMEM)
             violated("a discard is refused: %d", rc);
         if (rc == -ENOMEM) /* nobody was told: it is a write like any other */
-            machine.dirty[block] |= 1u << page;
+            mark(block, machine.at[block][page], 1);
         return;
     }
     store(block, page, choose(512), world.steps);
@@ -94,8 +131,11 @@ void machine_write(void)
 void machine_check_source(const char *when)
 {
     for (unsigned i = 0; i < machine.block_count; i++) {
-        if (memcmp(machine.source[i], machine.shadow[i], machine.pages[i] * PAGE) != 0)
-            violated("%s: the source's memory is not what its guest wrote", when);
+        for (unsigned page = 0; page < machine.pages[i]; page++) {
+            if (memcmp(page_of(machine.source, i, page), page_of(machine.shadow, i, page), PAGE) !=
+                0)
+                violated("%s: the source's memory is not what its guest wrote", when);
+        }
     }
 }
 
@@ -103,9 +143,14 @@ static void check_target(void)
 {
     for (unsigned i = 0; i < machine.block_count; i++) {
         for (unsigned page = 0; page < machine.pages[i]; page++) {
-            if (memcmp(machine.target[i] + page * PAGE, machine.shadow[i] + page * PAGE, PAGE) != 0)
-                violated("block %u page %u at the target is not the source's", i, page);
+            if (memcmp(page_of(machine.target, i, page), page_of(machine.shadow, i, page), PAGE) !=
+                0)
+                violated("block %u page %u (the block's %u) at the target is not the source's", i,
+                         page, machine.at[i][page]);
         }
+        size_t bytes = (size_t)machine.span[i] * PAGE;
+        if (machine.littered && memcmp(machine.target[i], machine.shadow[i], bytes) != 0)
+            violated("block %u at the target has something that the source's has not", i);
     }
 }
 
@@ -223,21 +268,39 @@ static int dirty_start(void *ctx, unsigned block, const struct gw_block_desc *de
     if (rc < 0)
         return refused(err, rc, "dirty start");
     machine.tracking[block] = true;
-    machine.dirty[block] = 0;
+    memset(machine.dirty[block], 0, sizeof(machine.dirty[block]));
     return 0;
 }
 
 static int dirty_sync(void *ctx, unsigned block, uint64_t first_page, uint64_t pages,
                       uint64_t *bitmap, struct gw_error *err)
 {
-    (void)ctx, (void)pages;
-    int rc = world_callback(SOURCE, "dirty sync");
+    (void)ctx;
+    uint64_t end = first_page + pages;
+    if (first_page % UNIT_PAGES || end > machine.span[block] ||
+        (end % UNIT_PAGES && end != machine.span[block]))
+        violated("a sync of pages %llu to %llu of %u", (unsigned long long)first_page,
+                 (unsigned long long)end, machine.span[block]);
+    for (unsigned i = 0; i < machine.sync_count; i++) {
+        if (machine.syncs[i].block == block && machine.syncs[i].first < end &&
+            first_page < machine.syncs[i].end)
+            violated("two syncs of one range at the same time");
+    }
+    gw_assert(machine.sync_count < SYNCS_MAX);
+    unsigned mine = machine.sync_count++;
+    machine.syncs[mine] = (struct machine_sync){block, first_page, end};
+    int rc = world_callback(SOURCE, "dirty sync"); /* others go on meanwhile */
+    for (mine = 0; machine.syncs[mine].block != block || machine.syncs[mine].first != first_page;)
+        mine++;
+    machine.syncs[mine] = machine.syncs[--machine.sync_count];
     if (rc < 0)
         return refused(err, rc, "dirty sync");
-    if (!machine.tracking[block] || first_page != 0)
+    if (!machine.tracking[block])
         violated("a sync of what is not tracked");
-    bitmap[0] |= machine.dirty[block];
-    machine.dirty[block] = 0;
+    for (uint64_t word = first_page / 64; word * 64 < end; word++) {
+        bitmap[word - first_page / 64] |= machine.dirty[block][word];
+        machine.dirty[block][word] = 0;
+    }
     return 0;
 }
 
@@ -254,6 +317,47 @@ const struct gw_dirty_ops machine_dirty_ops = {.struct_bytes = sizeof(struct gw_
                                                .sync = dirty_sync,
                                                .stop = dirty_stop};
 
+/* ---- what a NIC pins ------------------------------------------------------------------------------ */
+
+/* The block whose memory this is, NOBODY's if it is none's. */
+static unsigned block_at(uint8_t *const *memory, const void *at)
+{
+    for (unsigned i = 0; i < machine.block_count; i++) {
+        const uint8_t *host = memory[i];
+        if ((const uint8_t *)at >= host && (const uint8_t *)at < host + SPAN_MAX * PAGE)
+            return i;
+    }
+    violated("memory is registered that is no block's");
+}
+
+static int charge(int owner, const struct gw_mr_desc *desc, uint64_t registered_bytes)
+{
+    bool at_source = !(desc->access & GW_MR_REMOTE_WRITE);
+    if (owner != BURIED && at_source != (owner == SOURCE))
+        violated("the %s registers what the other side should", at_source ? "target" : "source");
+    block_at(at_source ? machine.source : machine.target, desc->addr);
+    int rc = world_callback((enum side)owner, "register");
+    uint64_t budget = machine.budget[at_source ? SOURCE : TARGET];
+    if (budget && registered_bytes > budget)
+        violated("%s has %llu bytes registered, and may have %llu",
+                 at_source ? "the source" : "the target", (unsigned long long)registered_bytes,
+                 (unsigned long long)budget);
+    return rc < 0 ? -ENOMEM : 0;
+}
+
+/* A pin counts as a write of every page (rule 6). */
+static void pin(int owner, const struct gw_mr_desc *desc)
+{
+    (void)owner;
+    if (desc->access & GW_MR_REMOTE_WRITE)
+        return;
+    unsigned block = block_at(machine.source, desc->addr);
+    uint64_t first = (uint64_t)((const uint8_t *)desc->addr - machine.source[block]) / PAGE;
+    mark(block, first, desc->bytes / PAGE);
+}
+
+const struct gw_loop_pins machine_pins = {.charge = charge, .pin = pin};
+
 int machine_add_blocks(struct gw_source *src, struct gw_error *err)
 {
     for (unsigned i = 0; i < machine.block_count; i++) {
@@ -262,7 +366,7 @@ int machine_add_blocks(struct gw_source *src, struct gw_error *err)
         struct gw_block_desc desc = {.struct_bytes = sizeof(desc),
                                      .name = name,
                                      .host = machine.source[i],
-                                     .size_bytes = machine.pages[i] * PAGE,
+                                     .size_bytes = (uint64_t)machine.span[i] * PAGE,
                                      .page_bytes = PAGE,
                                      .kind = GW_BLOCK_ANON,
                                      .fd = -1};
@@ -320,7 +424,8 @@ static int block_offered(void *ctx, const struct gw_block_offer *offer, struct g
     int rc = world_callback(TARGET, "block offered");
     if (rc < 0)
         return refused(err, rc, "block");
-    if (offer->id >= machine.block_count || offer->size_bytes != machine.pages[offer->id] * PAGE)
+    if (offer->id >= machine.block_count ||
+        offer->size_bytes != (uint64_t)machine.span[offer->id] * PAGE)
         violated("block %u of %llu bytes was never offered", offer->id,
                  (unsigned long long)offer->size_bytes);
     desc->host = machine.target[offer->id];

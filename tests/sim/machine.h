@@ -11,16 +11,33 @@
 #include <godwit/target.h>
 
 #define BLOCKS_MAX 3
-#define PAGES_MAX 24 /* of a block */
+#define PAGES_MAX 24 /* of a block, that its guest ever touches */
 #define PAGE 4096u
+#define UNITS_MAX 3u /* of 2 MiB, on a one-sided wire, where these pages lie far apart */
+#define UNIT_PAGES 512u
+#define SPAN_MAX (UNITS_MAX * UNIT_PAGES + PAGES_MAX)
+
+#define SYNCS_MAX 64
+
+struct machine_sync { /* a sync callback that runs */
+    unsigned block;
+    uint64_t first, end;
+};
 
 struct machine {
+    bool keyed; /* the wire is one-sided */
     unsigned block_count;
     unsigned pages[BLOCKS_MAX];
+    unsigned at[BLOCKS_MAX][PAGES_MAX]; /* where in the block each of them lies */
+    unsigned span[BLOCKS_MAX];          /* pages of the block */
+    uint64_t budget[2];                 /* what each side may have registered; 0: no limit */
+    bool littered;                      /* the target's memory was full of something else */
     uint8_t *source[BLOCKS_MAX], *target[BLOCKS_MAX];
     uint8_t *shadow[BLOCKS_MAX]; /* what the source's guest has written: the truth */
-    uint32_t dirty[BLOCKS_MAX];  /* what its dirty log would say next */
+    uint64_t dirty[BLOCKS_MAX][(SPAN_MAX + 63) / 64]; /* what its dirty log would say next */
     bool tracking[BLOCKS_MAX];
+    struct machine_sync syncs[SYNCS_MAX];
+    unsigned sync_count;
     uint64_t state, saved_state; /* of its device */
     uint32_t state_bytes;        /* and how much padding comes with it */
     unsigned write_chance;       /* of ten thousand, at each step */
@@ -43,6 +60,7 @@ extern const struct gw_source_ops machine_source_ops;
 extern const struct gw_target_ops machine_target_ops;
 extern const struct gw_dirty_ops machine_dirty_ops;
 extern const struct gw_device_desc machine_device;
+extern const struct gw_loop_pins machine_pins;
 
 void machine_make(void);  /* as this run's choices want it; once per run */
 void machine_begin(void); /* a migration is about to start: a target without memory */

@@ -107,6 +107,21 @@ static void every_step(void)
     machine_write();
 }
 
+/* One-sided wires: small budgets, chunks that are larger than stripes. */
+static void set_keyed_params(struct gw_params *params)
+{
+    static const char *const budgets[] = {"0", "4M", "6M", "8M"};
+    enum side side = params == run.params[SOURCE] ? SOURCE : TARGET;
+    if (!machine.keyed)
+        return;
+    unsigned budget = choose(4);
+    machine.budget[side] = budget ? (2 + 2 * budget) * (UINT64_C(1) << 20) : 0;
+    gw_params_set(params, "x-registered-max", budgets[budget], NULL);
+    gw_params_set(params, "x-chunk-size", chance(3000) ? "4M" : "0", NULL);
+    gw_params_set(params, "x-stripe-size", chance(7000) ? "2M" : "32M", NULL);
+    gw_params_set(params, "x-prefault", chance(9000) ? "off" : "on", NULL);
+}
+
 static void set_params(struct gw_params *params)
 {
     static const char *const rates[] = {"0", "64k", "1M", "20M"};
@@ -120,8 +135,14 @@ static void set_params(struct gw_params *params)
     gw_params_set(params, "x-device-timeout", chance(3000) ? "3000" : "20000", NULL);
     gw_params_set(params, "x-connect-timeout", "3000", NULL);
     gw_params_set(params, "x-stall-action", "switch", NULL);
+    set_keyed_params(params);
     gw_params_set(params, "digest", machine.digest ? "on" : "off", NULL);
     gw_params_set(params, "pause-before-switchover", chance(1000) ? "on" : "off", NULL);
+}
+
+static const char *uri(void)
+{
+    return machine.keyed ? "loop1:sim" : "loop:sim";
 }
 
 static int make_target(unsigned loop)
@@ -162,7 +183,7 @@ static int listen_(void)
 {
     struct gw_error err = GW_ERROR_INIT;
     enum side before = world_enter(TARGET);
-    int rc = gw_target_listen(run.tgt, "loop:sim", &err);
+    int rc = gw_target_listen(run.tgt, uri(), &err);
     say("listen: %d %s", rc, err.message);
     world_leave(before);
     return rc;
@@ -173,7 +194,7 @@ static int start(void)
     struct gw_error err = GW_ERROR_INIT;
     enum side before = world_enter(SOURCE);
     machine.src = run.src;
-    int rc = gw_source_start(run.src, "loop:sim", &err);
+    int rc = gw_source_start(run.src, uri(), &err);
     say("start: %d %s", rc, err.message);
     world_leave(before);
     return rc;
@@ -400,6 +421,8 @@ static void judge(void)
         if (rc < 0)
             check_error("the target", &err);
     }
+    if (world.fault_count == 0 && !machine.ever_owned)
+        violated("nothing went wrong, and it did not complete");
     if ((run.cancelled[SOURCE] || run.cancelled[TARGET]) && machine.ever_owned)
         violated("a cancel was promised, and it ran at the target all the same");
     bool lost = !machine.source_runs && !machine.target_owns;
@@ -491,6 +514,7 @@ void run_once(void)
         set_params(run.params[i]);
     }
     plan();
+    gw_loop_set_pins(machine.keyed ? &machine_pins : NULL);
     if (make_target(1) < 0 || make_source() < 0 || listen_() < 0 || start() < 0)
         violated("it cannot even begin");
     settle();
