@@ -165,7 +165,11 @@ static void reg_run(struct gw_job *job)
         reg->job.rc = 0;
         return;
     }
-    reg->job.rc = gw_chunk_register(reg->job.src->chunks, &reg->range, &reg->mr, &reg->job.err);
+    reg->job.rc =
+        gw_dirty_release(reg->job.src->ram, reg->range.block, reg->range.offset / GW_PAGE_BYTES,
+                         (reg->range.bytes + GW_PAGE_BYTES - 1) / GW_PAGE_BYTES, &reg->job.err);
+    if (reg->job.rc == 0)
+        reg->job.rc = gw_chunk_register(reg->job.src->chunks, &reg->range, &reg->mr, &reg->job.err);
     if (reg->job.rc < 0)
         gw_memlock_hint(&reg->job.err, reg->job.rc, reg->range.bytes);
 }

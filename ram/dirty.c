@@ -137,6 +137,20 @@ int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint6
     return rc;
 }
 
+int gw_dirty_release(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
+                     struct gw_error *err)
+{
+    for (unsigned s = 0; s < ram->dirty_count; s++) {
+        const struct gw_dirty_source *source = &ram->dirty[s];
+        if (!source->ops.release)
+            continue;
+        int rc = source->ops.release(source->ctx, block, first_page, pages, err);
+        if (rc < 0)
+            return source_failed(source, rc, "release", err);
+    }
+    return 0;
+}
+
 void gw_dirty_absorb(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
                      uint64_t pages, const uint64_t *bits)
 {

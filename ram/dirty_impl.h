@@ -38,6 +38,8 @@ struct gw_dirty_mechanism {
     int (*sync)(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
                 uint64_t pages, uint64_t *bitmap, struct gw_error *err);
     void (*stop)(struct gw_dirty *dirty, struct gw_dirty_block *block);
+    int (*release)(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
+                   uint64_t pages, struct gw_error *err); /* NULL: no write waits */
 };
 
 extern const struct gw_dirty_mechanism gw_dirty_pagemap_scan;

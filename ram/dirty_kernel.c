@@ -217,21 +217,39 @@ static int kernel_start(void *ctx, unsigned block_id, const struct gw_block_desc
     return rc;
 }
 
-static int kernel_sync(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
-                       uint64_t *bitmap, struct gw_error *err)
+/* The block, if pages [@first_page, @first_page + @pages) are a range of it that may be asked for. */
+static int find_range(struct gw_dirty *dirty, unsigned block_id, uint64_t first_page,
+                      uint64_t pages, struct gw_dirty_block **block, struct gw_error *err)
 {
-    struct gw_dirty *dirty = ctx;
-    struct gw_dirty_block *block = find(dirty, block_id);
-    if (!block)
+    *block = find(dirty, block_id);
+    if (!*block)
         return gw_fail_code(err, -ENOENT, GW_CODE_DIRTY, "block %u is not tracked", block_id);
-    uint64_t block_pages = block->bytes / GW_DIRTY_PAGE_BYTES;
+    uint64_t block_pages = (*block)->bytes / GW_DIRTY_PAGE_BYTES;
     if (first_page % GW_DIRTY_GROUP_PAGES || !gw_range_is_inside(first_page, pages, block_pages) ||
         (pages % GW_DIRTY_GROUP_PAGES && first_page + pages != block_pages))
         return gw_fail(err, -EINVAL,
                        "block '%s': sync of pages %" PRIu64 " and %" PRIu64
                        " more: ranges begin and end at multiples of %u or at the block's end",
-                       block->name, first_page, pages, GW_DIRTY_GROUP_PAGES);
-    return dirty->mechanism->sync(dirty, block, first_page, pages, bitmap, err);
+                       (*block)->name, first_page, pages, GW_DIRTY_GROUP_PAGES);
+    return 0;
+}
+
+static int kernel_sync(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
+                       uint64_t *bitmap, struct gw_error *err)
+{
+    struct gw_dirty *dirty = ctx;
+    struct gw_dirty_block *block;
+    int rc = find_range(dirty, block_id, first_page, pages, &block, err);
+    return rc < 0 ? rc : dirty->mechanism->sync(dirty, block, first_page, pages, bitmap, err);
+}
+
+static int kernel_release(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
+                          struct gw_error *err)
+{
+    struct gw_dirty *dirty = ctx;
+    struct gw_dirty_block *block;
+    int rc = find_range(dirty, block_id, first_page, pages, &block, err);
+    return rc < 0 ? rc : dirty->mechanism->release(dirty, block, first_page, pages, err);
 }
 
 static void kernel_stop(void *ctx, unsigned block_id)
@@ -331,6 +349,7 @@ static struct gw_dirty *create(const struct gw_dirty_mechanism *mechanism, const
         .start = kernel_start,
         .sync = kernel_sync,
         .stop = kernel_stop,
+        .release = mechanism->release ? kernel_release : NULL,
     };
     return dirty;
 }

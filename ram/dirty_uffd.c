@@ -145,6 +145,37 @@ static int uffd_sync(struct gw_dirty *dirty, struct gw_dirty_block *block, uint6
     return 0;
 }
 
+static int release_group(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first,
+                         uint64_t pages)
+{
+    uint64_t start = first * GW_DIRTY_PAGE_BYTES & ~(block->page_bytes - 1);
+    uint64_t stop = (first + pages) * GW_DIRTY_PAGE_BYTES;
+    stop = (stop + block->page_bytes - 1) & ~(block->page_bytes - 1);
+    pthread_mutex_t *lock = group_lock(dirty, block, first);
+
+    pthread_mutex_lock(lock);
+    gw_bitmap_set_range(block->seen, start / GW_DIRTY_PAGE_BYTES,
+                        (stop - start) / GW_DIRTY_PAGE_BYTES);
+    int rc = gw_dirty_protect(dirty->uffd, block->host + start, stop - start, false);
+    pthread_mutex_unlock(lock);
+    return rc;
+}
+
+/* One call a group instead of a fault a page, and no fault in a system call that cannot wait for it. */
+static int uffd_release(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
+                        uint64_t pages, struct gw_error *err)
+{
+    for (uint64_t done = 0; done < pages; done += GW_DIRTY_GROUP_PAGES) {
+        uint64_t some = pages - done;
+        if (some > GW_DIRTY_GROUP_PAGES)
+            some = GW_DIRTY_GROUP_PAGES;
+        int rc = release_group(dirty, block, first_page + done, some);
+        if (rc < 0)
+            return gw_dirty_fail(dirty, block, rc, "release from write protection", err);
+    }
+    return 0;
+}
+
 /* Without WP_UNPOPULATED an anonymous page that is not there cannot be protected. Reading brings in
  * the shared zero page. */
 static void populate(const struct gw_dirty_block *block)
@@ -221,4 +252,5 @@ const struct gw_dirty_mechanism gw_dirty_uffd_wp = {
     .start = uffd_start,
     .sync = uffd_sync,
     .stop = uffd_stop,
+    .release = uffd_release,
 };

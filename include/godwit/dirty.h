@@ -25,7 +25,8 @@ extern "C" {
 
 /* All calls get the @ctx given with the table. Blocks are named by the id that
  * gw_source_add_block() returned. Calls run on library threads ([worker]) and may take long;
- * @err may be NULL (gw_error_set() takes that). All but final must be there. */
+ * @err may be NULL (gw_error_set() takes that). All but final and
+ * release must be there. */
 struct gw_dirty_ops {
     size_t struct_bytes; /* sizeof(struct gw_dirty_ops) */
     const char *name;    /* for logs: "pagemap-scan", "kvm-log" */
@@ -53,6 +54,13 @@ struct gw_dirty_ops {
     /* Stop tracking @block; called once for each start that succeeded, also after failures.
      * [worker] */
     void (*stop)(void *ctx, unsigned block_id);
+
+    /* A device is about to pin pages [first_page, first_page + pages), a range as sync() gets them: it
+     * asks for each as if to write, and some kernels cannot wait for an answer from user space then.
+     * Let them all be written without waiting, and report all of them by the next sync. A sync may
+     * come in between and arm them again. NULL: no write ever waits. [worker] */
+    int (*release)(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
+                   struct gw_error *err);
 };
 
 enum gw_dirty_method {

@@ -127,9 +127,10 @@ void gw_rdma_unregister(struct gw_rdma_domain *dom, struct ibv_mr *mr);
 #define GW_RDMA_PUT_BYTES_MAX (1u << 20) /* a lost packet repeats the rest of its put (go-back-N) */
 #define GW_RDMA_PUT_LIST 64              /* one doorbell; on rxe, one system call */
 #define GW_RDMA_PUT_WINDOW 256
-/* Posted and not done: three times what 400 Gb/s need for 50 us, and so little that on a link of 0.5 Gb/s
- * a heartbeat behind them is on time. */
-#define GW_RDMA_PUT_FLIGHT (8u << 20)
+/* Posted and not done, in bytes: at most three times what 400 Gb/s need for 50 us; at least one put. In
+ * between as the link is fast: a heartbeat waits behind them. */
+#define GW_RDMA_FLIGHT_MAX (8u << 20)
+#define GW_RDMA_FLIGHT_MIN GW_RDMA_PUT_BYTES_MAX
 #define GW_RDMA_SLOT_BYTES 16384u /* or more: so many parts of a message fit everywhere */
 #define GW_RDMA_SLOTS_SPARE 16u   /* receive slots beyond those of the longest message */
 
@@ -156,6 +157,7 @@ struct gw_rdma_record {
     uint8_t work;
     uint32_t bytes; /* of a put */
     uint64_t cookie;
+    uint64_t posted_ns; /* of the last put of a list; else 0 */
 };
 
 struct gw_rdma_part { /* a received part of a message that waits for gw_recv() */
@@ -186,10 +188,10 @@ struct gw_rdma_ep {
     /* the send queue: numbers of requests */
     struct gw_rdma_record *records; /* by number modulo send_depth */
     uint32_t send_depth, put_window;
-    uint64_t posted, done, failed; /* failed: the first that failed; UINT64_MAX */
-    uint32_t put_count;            /* accepted and not collected */
-    uint32_t put_bytes;            /* accepted and not done */
-    struct gw_completion *ready;   /* a ring of put_window: done and not collected */
+    uint64_t posted, done, failed;  /* failed: the first that failed; UINT64_MAX */
+    uint32_t put_count;             /* accepted and not collected */
+    uint32_t put_bytes, flight_max; /* accepted and not done */
+    struct gw_completion *ready;    /* a ring of put_window: done and not collected */
     uint32_t ready_first, ready_count;
     bool is_tail_silent; /* the last request posted is unsignalled, by a failure to post */
     struct ibv_send_wr wr[GW_RDMA_PUT_LIST];
@@ -213,9 +215,8 @@ struct gw_rdma_ep {
     int rc;
     bool is_told;
     struct gw_error err;
-    uint64_t looked_ns; /* at the connection manager's events, by who never sleeps */
-    uint64_t rx_bytes,
-        tx_bytes; /* of messages: the peer's code sees no puts, so they are no sign of life */
+    uint64_t looked_ns;          /* at the connection manager's events, by who never sleeps */
+    uint64_t rx_bytes, tx_bytes; /* received: messages alone, nobody here sees puts */
     uint64_t system_calls;
 };
 

@@ -58,7 +58,7 @@ static int fill(struct gw_rdma_ep *e, unsigned at, const struct gw_put *put)
 /* Messages keep their part of the queue: puts are limited by a window of their own. */
 static bool has_room(const struct gw_rdma_ep *e, unsigned more, uint64_t more_bytes)
 {
-    return e->put_count + more < e->put_window && e->put_bytes + more_bytes < GW_RDMA_PUT_FLIGHT;
+    return e->put_count + more < e->put_window && e->put_bytes + more_bytes < e->flight_max;
 }
 
 /* As many of @puts as one list takes. How many, 0: none now, or -EINVAL for the first of them. */
@@ -76,11 +76,13 @@ static int put_list(struct gw_rdma_ep *e, const struct gw_put *puts, unsigned co
     }
     if (n == 0)
         return 0;
+    record_at(e, e->posted + n - 1)->posted_ns = gw_clock_ns();
     unsigned posted = gw_rdma_post(e, n);
     while (n > posted)
         bytes -= puts[--n].bytes;
     e->put_count += posted;
     e->put_bytes += (uint32_t)bytes;
+    e->tx_bytes += bytes;
     return (int)posted;
 }
 
@@ -103,6 +105,16 @@ int gw_rdma_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned coun
 
 /* ---- completions ------------------------------------------------------------------------------------ */
 
+/* A list has taken so long: how much may be under way so that what follows is not late. */
+static void judge_flight(struct gw_rdma_ep *e, uint64_t took_ns)
+{
+    uint64_t late_ns = e->peer_timeout_ns / 16;
+    if (took_ns > late_ns)
+        e->flight_max = (uint32_t)gw_max_u64(e->flight_max / 2, GW_RDMA_FLIGHT_MIN);
+    else if (took_ns < late_ns / 4)
+        e->flight_max = (uint32_t)gw_min_u64(e->flight_max * 2, GW_RDMA_FLIGHT_MAX);
+}
+
 void gw_rdma_done(struct gw_rdma_ep *e, uint64_t number)
 {
     for (; e->done <= number; e->done++) {
@@ -112,6 +124,8 @@ void gw_rdma_done(struct gw_rdma_ep *e, uint64_t number)
             continue;
         }
         e->put_bytes -= record->bytes;
+        if (record->posted_ns != 0)
+            judge_flight(e, gw_clock_ns() - record->posted_ns);
         gw_assert(e->ready_count < e->put_window && (e->done < e->failed || e->rc < 0));
         e->ready[(e->ready_first + e->ready_count++) % e->put_window] = (struct gw_completion){
             .cookie = record->cookie, .status = e->done < e->failed ? 0 : e->rc};

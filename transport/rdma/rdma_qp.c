@@ -126,6 +126,7 @@ int gw_rdma_ep_new(struct gw_rdma_domain *dom, const struct gw_wire_config *conf
     e->err.struct_bytes = sizeof(e->err);
     e->epoll_fd = e->wake_fd = -1;
     e->failed = UINT64_MAX;
+    e->flight_max = GW_RDMA_FLIGHT_MIN * 2;
     e->dom = dom;
     e->id = id;
     e->is_active = is_active;

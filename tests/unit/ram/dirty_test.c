@@ -239,6 +239,8 @@ GW_TEST_EACH(dirty, copy_of_reported_pages_equals_memory_that_was_written_meanwh
 
     writers_start(writers, 2, &b.memory, &stop);
     for (int round = 0; round < 100; round++) {
+        if (round % 4 == 0 && b.ops->release) /* as before a registration, at any moment */
+            GW_EXPECT_EQ(b.ops->release(b.dirty, 0, 512, 1024, NULL), 0);
         bench_sync(&b);
         copy_reported(b.memory.host, copy, b.written, b.memory.pages);
         usleep(1000);
@@ -277,6 +279,31 @@ GW_TEST_EACH(dirty, reports_the_pages_that_were_written_and_no_others, cells)
         }
     }
     free(model);
+    bench_close(&b);
+}
+
+GW_TEST_EACH(dirty, released_pages_are_reported_once_and_tracked_again, cells)
+{
+    struct bench b;
+    bench_open(&b, param, 8 * MIB);
+    bool must = method_of(param) == GW_DIRTY_UFFD_WP; /* the one whose writes wait for us */
+    memset(b.memory.host, 1, b.memory.bytes);
+    bench_start(&b);
+    bench_sync(&b);
+    GW_EXPECT_EQ(b.ops->release != NULL, must);
+    if (must) {
+        GW_EXPECT_EQ(b.ops->release(b.dirty, 0, 512, 512, NULL), 0);
+        GW_EXPECT_LT(b.ops->release(b.dirty, 0, 100, 512, NULL), 0);
+        bench_sync(&b);
+        GW_EXPECT_EQ(gw_bitmap_count(b.written, 0, b.memory.pages), 512);
+        GW_EXPECT_EQ(gw_bitmap_count(b.written, 512, 512), 512);
+        bench_sync(&b);
+        GW_EXPECT_EQ(gw_bitmap_count(b.written, 0, b.memory.pages), 0);
+        store(b.memory.host, 700, 1, 2);
+        bench_sync(&b);
+        GW_EXPECT(gw_bitmap_test(b.written, 700));
+        GW_EXPECT_EQ(gw_bitmap_count(b.written, 0, b.memory.pages), b.memory.unit);
+    }
     bench_close(&b);
 }
 
