@@ -136,7 +136,6 @@ struct gw_vmfield {
 
 /* ---- checks by the compiler -------------------------------------------------------------------- */
 
-/* clang-format off: it knows no _Generic */
 #define GW_VMSTATE_OFFSET_(T, m, pointer_type) _Generic(&((T *)0)->m, pointer_type : offsetof(T, m))
 #define GW_VMSTATE_BYTES_(T, m)                                                                    \
     _Generic(&((T *)0)->m, uint8_t(*)[sizeof(((T *)0)->m)]                                         \
@@ -151,7 +150,6 @@ struct gw_vmfield {
              : GW_VM_UINT32, uint16_t *                                                            \
              : GW_VM_UINT16, uint8_t *                                                             \
              : GW_VM_UINT8)
-/* clang-format on */
 #define GW_VMSTATE_CAPACITY_(T, m) (sizeof(((T *)0)->m) / sizeof(((T *)0)->m[0]))
 #define GW_VMSTATE_INLINE_(T, m, type) GW_VMSTATE_OFFSET_(T, m, type(*)[GW_VMSTATE_CAPACITY_(T, m)])
 #define GW_VMSTATE_CLAIM_(claim) (sizeof(char[(claim) ? 1 : -1]) - 1) /* 0 */
