@@ -197,12 +197,26 @@ static void land(struct gw_loop_link *link)
     }
 }
 
-void gw_loop_land_all_locked(void)
+static bool reads_from(const struct gw_loop_flow *f, const struct gw_mr *mr)
+{
+    for (const struct gw_loop_item *item = f->first; item; item = item->next) {
+        if (item->is_put && !item->departed && item->mr == mr)
+            return true;
+    }
+    return false;
+}
+
+void gw_loop_forget_locked(const struct gw_mr *mr)
 {
     struct gw_loop_link *link = NULL;
     while ((link = gw_loop_link_next_locked(link))) {
-        if (link->direct)
-            land(link);
+        if (!link->direct)
+            continue;
+        land(link);
+        for (unsigned i = 0; i < 2; i++) {
+            if (link->end[i] && reads_from(&link->flow[i], mr))
+                fail(ep_of(link->end[i]), -EFAULT, "a put's memory was deregistered under it");
+        }
     }
 }
 
@@ -314,6 +328,7 @@ static int put_one(struct loop_ep *e, const struct gw_put *put)
                                   .offset = put->offset,
                                   .cookie = put->cookie,
                                   .local = put->local,
+                                  .mr = put->mr,
                                   .bytes = put->bytes};
     struct gw_loop_sent sent = {.link = e->link->number,
                                 .direction = e->side,

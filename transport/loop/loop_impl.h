@@ -39,6 +39,7 @@ struct gw_loop_item { /* a put or a message */
     uint32_t region;
     uint64_t offset, cookie, key;
     const void *local;
+    const struct gw_mr *mr;
     uint64_t read_ns, deliver_ns;
     size_t bytes, lost; /* lost: bytes at the end that never arrive */
     uint8_t data[];
@@ -136,8 +137,9 @@ struct gw_endpoint *gw_loop_ep_new(struct gw_domain *dom, const struct gw_prefac
                                    const struct gw_wire_config *config, struct gw_loop_link *link,
                                    unsigned side);
 
-/* loop1: whatever has arrived by now, anywhere, has landed. */
-void gw_loop_land_all_locked(void);
+/* loop1: whatever has arrived by now, anywhere, has landed; a connection that is still to read from @mr is
+ * broken, as by a NIC that finds memory gone. */
+void gw_loop_forget_locked(const struct gw_mr *mr);
 
 /* For the tables in loop_listen.c. */
 void gw_loop_ep_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr);

@@ -103,7 +103,7 @@ void gw_loop1_mr_dereg(struct gw_mr *mr)
 {
     struct gw_loop_mr *m = (struct gw_loop_mr *)mr;
     pthread_mutex_lock(&gw_loop_lock);
-    gw_loop_land_all_locked();
+    gw_loop_forget_locked(mr);
     struct gw_loop_mr **at = &m->dom->mrs;
     while (*at != m)
         at = &(*at)->next;
