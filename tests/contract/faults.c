@@ -376,6 +376,26 @@ GW_TEST_EACH(fault, cut_by_what_comes_in_hands_it_out_first, wires)
     rig_close(&rig);
 }
 
+/* Whoever reads on without a pause, as a busy machine makes a thread do, hears no more either. */
+GW_TEST_EACH(fault, cut_by_a_put_that_comes_in_lets_no_message_behind_it_in, wires)
+{
+    struct rig rig;
+    unsigned heard;
+    ssize_t n = -EAGAIN;
+    uint64_t until_ns = gw_clock_ns() + LONG_MS * GW_NS_PER_MS;
+    open_with(&rig, param, "", "do=cut,at=put:2,way=in");
+    GW_EXPECT_EQ(put_pages(&rig, 2), 2);
+    for (unsigned i = 1; i <= 4; i++)
+        send_number(&rig, i);
+    while (n == -EAGAIN && gw_clock_ns() < until_ns) {
+        rig_nudge(rig.source);
+        n = gw_recv(rig.target, &heard, sizeof(heard));
+    }
+    GW_EXPECT_EQ(n, -ECONNRESET);
+    GW_EXPECT_EQ(pages_placed(&rig), 2);
+    rig_close(&rig);
+}
+
 GW_TEST_EACH(fault, cut_without_a_place_ends_the_link_at_once, wires)
 {
     struct rig rig;

@@ -237,9 +237,16 @@ ssize_t gw_fault_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
         return deliver(f, buf, bytes);
     if (f->mute_in && f->held_due_ns == 0 && f->rc != 0)
         return f->rc;
+    if (f->mark)
+        pump(f, now); /* whoever reads on and on would hear what came behind a cut */
+    if (check(f) < 0 && !f->inner_dead)
+        return f->rc;
     if (is_deaf(f, now))
         return -EAGAIN;
+    const struct gw_fault_rule *mark = f->mark;
     ssize_t n = gw_recv(f->base.inner, buf, bytes);
+    if (n >= 0 && f->mark != mark)
+        return -EAGAIN; /* a put before this message was where it ends */
     if (n >= 0)
         return heard(f, buf, (size_t)n, now);
     if (n == -EAGAIN)
