@@ -118,8 +118,8 @@ struct gw_ofi_op {
 
 /* So many puts may wait for their completion; more than any provider's own queue here holds. */
 #define GW_OFI_WINDOW 512u
-/* Of their bytes: what 100 Gb/s carry in a millisecond, and what a message waits behind. */
-#define GW_OFI_WINDOW_BYTES (16u << 20)
+/* Of their bytes: a message, a beat too, waits behind them, some 70 ms at 1 Gb/s. */
+#define GW_OFI_WINDOW_BYTES (8u << 20)
 #define GW_OFI_PUT_BYTES_MAX (4u << 20)
 
 /* A message travels in pieces that fit what every provider sends at once (ofi_rxm: 16 KiB), so that
