@@ -9,7 +9,7 @@ extern const struct gw_transport_ops gw_tcp_ops;
 extern const struct gw_transport_ops gw_unix_ops;
 extern const struct gw_transport_ops gw_loop_ops;
 extern const struct gw_transport_ops gw_loop1_ops;
+extern const struct gw_transport_ops gw_ofi_ops;  /* GW_HAVE_OFI */
 extern const struct gw_transport_ops gw_rdma_ops; /* GW_HAVE_RDMA */
-extern const struct gw_transport_ops gw_ofi_ops; /* GW_HAVE_OFI */
 
 #endif

@@ -12,7 +12,10 @@
 #include <string.h>
 
 static const struct gw_transport_ops *const backends[] = {
-    &gw_tcp_ops, &gw_unix_ops, &gw_loop_ops, &gw_loop1_ops,
+    &gw_tcp_ops,  &gw_unix_ops, &gw_loop_ops, &gw_loop1_ops,
+#if GW_HAVE_RDMA
+    &gw_rdma_ops,
+#endif
 #if GW_HAVE_OFI
     &gw_ofi_ops,
 #endif
