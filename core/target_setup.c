@@ -468,6 +468,9 @@ static void offer_finished(struct gw_target *tgt, int rc)
         gw_target_fail(tgt, &tgt->call.err);
         return;
     }
+    gw_free(tgt->offers); /* the blocks are made of them: of 65536 it is 18 MiB */
+    tgt->offers = NULL;
+    tgt->offer_room = 0;
     if (gw_ram_layout(tgt->ram, tgt->hello.stripe_bytes, tgt->reply.endpoints, &err) < 0) {
         gw_target_fail(tgt, &err);
         return;
