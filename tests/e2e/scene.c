@@ -300,6 +300,8 @@ void scene_begin(struct scene *scene, const char *name, enum scene_state state,
                                       "8M",
                                       "--warmup",
                                       "0",
+                                      "--connect-timeout", /* a relay holds what answers HELLO */
+                                      "60",
                                       "--dirty-rate",
                                       later ? "40M" : "1M",
                                       "--set",
