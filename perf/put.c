@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* perf-put: how fast a stream wire carries puts, and at what price in system calls. A thread per
+/* perf-put: how fast a wire carries puts, and at what price in system calls. A thread per
  * endpoint and side, in one process: the senders put a region over and over, the receivers only
  * receive. The ceilings of the same run are a memcpy of as much memory, and a plain blocking
  * send/recv loop of 1 MiB over the same kind of socket: through as much memory ("plain"), and through
  * the same MiB again and again, which then stays in the cache. One JSON line on stdout.
  *
- *     perf-put [--wire tcp|unix] [--endpoints N] [--bytes TOTAL] [--put BYTES] [--stride N] [--smoke]
+ *     perf-put [--wire tcp|unix|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL] [--put BYTES]
+ *              [--stride N] [--smoke]
  *
+ * Provider shm wants FI_SHM_DISABLE_CMA=1; in one process it is for what closes nothing before the end.
  * --stride N leaves N - 1 puts' worth between puts ("every Nth page"). */
 #include "core/base/clock.h"
 #include "gw_commit.h"
+#include "gw_config.h"
+#include "transport/ofi/ofi.h"
 #include "transport/transport.h"
 
 #include <getopt.h>
@@ -37,9 +41,18 @@ static struct {
 } options = {
     .wire = "tcp", .endpoints = 1, .bytes = UINT64_C(4) << 30, .put = 1u << 20, .stride = 1};
 
+/* "ofi" of "ofi:net" */
+static const char *scheme(void)
+{
+    static char text[32];
+    snprintf(text, sizeof(text), "%.*s", (int)strcspn(options.wire, ":"), options.wire);
+    return text;
+}
+
 struct side {
     struct gw_endpoint *ep;
     uint8_t *memory;
+    struct gw_mr *mr;
     struct gw_rmr *rmr;
     uint64_t bytes;
     struct gw_ep_attr attr;
@@ -106,8 +119,11 @@ static unsigned next_puts(const struct side *side, uint64_t *at, uint64_t left, 
         uint32_t bytes = left < options.put ? (uint32_t)left : options.put;
         if (*at + bytes > options.region)
             *at = 0;
-        puts[n] = (struct gw_put){
-            .local = side->memory + *at, .rmr = side->rmr, .offset = *at, .bytes = bytes};
+        puts[n] = (struct gw_put){.local = side->memory + *at,
+                                  .mr = side->mr,
+                                  .rmr = side->rmr,
+                                  .offset = *at,
+                                  .bytes = bytes};
         *at += (uint64_t)options.put * options.stride;
         left -= bytes;
     }
@@ -252,6 +268,7 @@ struct dial {
     struct gw_domain *dom;
     struct gw_uri uri;
     struct side *sides;
+    atomic_bool connected; /* all of them; the join that follows orders the rest */
 };
 
 static void *run_dial(void *arg)
@@ -263,7 +280,19 @@ static void *run_dial(void *arg)
         if (gw_connect(dial->dom, &dial->uri, &config, &dial->sides[i].ep, &err) < 0)
             die("connect", &err);
     }
+    atomic_store_explicit(&dial->connected, true, memory_order_relaxed);
     return NULL;
+}
+
+/* What is accepted has an owner, who steps it: ofi joins both ends so. */
+static void step_targets(struct side *targets)
+{
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        struct pollfd fds[2];
+        uint64_t wake_ns = 0;
+        if (targets[i].ep)
+            gw_ep_arm(targets[i].ep, fds, 2, &wake_ns);
+    }
 }
 
 static void connect_all(struct gw_domain *source_domain, struct side *sources, struct side *targets)
@@ -271,10 +300,11 @@ static void connect_all(struct gw_domain *source_domain, struct side *sources, s
     struct gw_error err = GW_ERROR_INIT;
     struct gw_uri uri;
     struct gw_listener *ln;
-    struct dial dial = {.dom = source_domain, .sides = sources};
+    struct dial dial = {.dom = source_domain, .sides = sources, .connected = false};
     pthread_t dialler;
-    char text[64] = "tcp:127.0.0.1:0";
+    char text[128];
 
+    snprintf(text, sizeof(text), "%s:127.0.0.1:0", options.wire);
     if (strcmp(options.wire, "unix") == 0)
         snprintf(text, sizeof(text), "unix:/tmp/godwit-perf-put.%d", (int)getpid());
     if (gw_uri_parse(text, &uri, &err) < 0 ||
@@ -282,14 +312,16 @@ static void connect_all(struct gw_domain *source_domain, struct side *sources, s
         gw_uri_parse(gw_listener_uri(ln), &dial.uri, &err) < 0)
         die("listen", &err);
     pthread_create(&dialler, NULL, run_dial, &dial);
-    for (unsigned got = 0; got < options.endpoints;) {
+    for (unsigned got = 0;
+         got < options.endpoints || !atomic_load_explicit(&dial.connected, memory_order_relaxed);) {
         struct gw_endpoint *ep;
         int rc = gw_accept(ln, admit, NULL, &ep, &err);
         if (rc < 0)
             die("accept", &err);
         if (rc == 0) {
             struct pollfd fds[2];
-            uint64_t wake_ns = GW_NEVER_NS;
+            uint64_t wake_ns = gw_clock_ns() + GW_NS_PER_MS;
+            step_targets(targets);
             int count = gw_listener_arm(ln, fds, 2, &wake_ns);
             gw_clock_poll(fds, (unsigned)count, wake_ns);
             gw_listener_awake(ln, fds, (unsigned)count);
@@ -364,12 +396,13 @@ static void parse_options(int argc, char **argv)
         options.region = options.bytes & ~(uint64_t)(RAW_BYTES - 1);
     if (options.region < RAW_BYTES)
         options.region = RAW_BYTES;
-    if (!gw_wire_name(options.wire) || options.endpoints < 1 || options.endpoints > ENDPOINTS_MAX ||
+    if (!gw_wire_name(scheme()) || options.endpoints < 1 || options.endpoints > ENDPOINTS_MAX ||
         options.put < 1 || options.put > 4u << 20 || options.stride < 1 || options.bytes < 4096) {
-        fprintf(stderr,
-                "usage: perf-put [--wire tcp|unix] [--endpoints 1..%d] [--bytes TOTAL] "
-                "[--put 1..4M] [--stride N] [--smoke]\n",
-                ENDPOINTS_MAX);
+        fprintf(
+            stderr,
+            "usage: perf-put [--wire tcp|unix|ofi:PROVIDER] [--endpoints 1..%d] [--bytes TOTAL] "
+            "[--put 1..4M] [--stride N] [--smoke]\n",
+            ENDPOINTS_MAX);
         exit(2);
     }
 }
@@ -418,37 +451,51 @@ static void report(uint64_t elapsed_ns, const struct side *sources, const struct
            rate / plain);
 }
 
+/* Memory for both sides, and the right to write the target's. */
+static void lend(struct gw_domain *source_domain, struct side *source, struct side *target,
+                 unsigned region)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    uint8_t key[GW_KEY_BYTES_MAX];
+    source->memory = new_memory(options.region, 0x5a);
+    target->memory = new_memory(options.region, 0);
+    source->bytes = options.bytes / options.endpoints;
+    struct gw_mr_desc desc = {.addr = target->memory,
+                              .bytes = options.region,
+                              .access = GW_MR_REMOTE_WRITE,
+                              .region = region};
+    struct gw_mr_desc local = {.addr = source->memory, .bytes = options.region};
+    if (gw_mr_reg(target_domain, &desc, &target->mr, &err) < 0 ||
+        ((gw_wire_flags(scheme()) & GW_EP_ONE_SIDED) &&
+         gw_mr_reg(source_domain, &local, &source->mr, &err) < 0) ||
+        gw_rmr_open(source_domain, region, options.region, key, (size_t)gw_mr_pack(target->mr, key),
+                    &source->rmr, &err) < 0)
+        die("register", &err);
+}
+
 int main(int argc, char **argv)
 {
     struct side sources[ENDPOINTS_MAX] = {{.ep = NULL}};
     struct side targets[ENDPOINTS_MAX] = {{.ep = NULL}};
-    struct gw_mr *mrs[ENDPOINTS_MAX];
     pthread_t source_threads[ENDPOINTS_MAX], target_threads[ENDPOINTS_MAX];
     struct gw_wire_config config = {.index = 0};
     struct gw_error err = GW_ERROR_INIT;
     struct gw_domain *source_domain;
 
     parse_options(argc, argv);
+#if GW_HAVE_OFI
+    gw_ofi_allow_one_process(true);
+#endif
     double copy = copy_rate();
     uint64_t plain_bytes = options.bytes < 1u << 30 ? options.bytes : 1u << 30;
     double cached = plain_rate(plain_bytes, RAW_BYTES);
     double plain = plain_rate(plain_bytes, options.region);
-    if (gw_domain_open(options.wire, &config, &source_domain, &err) < 0 ||
-        gw_domain_open(options.wire, &config, &target_domain, &err) < 0)
+    if (gw_domain_open(scheme(), &config, &source_domain, &err) < 0 ||
+        gw_domain_open(scheme(), &config, &target_domain, &err) < 0)
         die("domain", &err);
-    for (unsigned i = 0; i < options.endpoints; i++) {
-        sources[i].memory = new_memory(options.region, 0x5a);
-        targets[i].memory = new_memory(options.region, 0);
-        sources[i].bytes = options.bytes / options.endpoints;
-        struct gw_mr_desc desc = {.addr = targets[i].memory,
-                                  .bytes = options.region,
-                                  .access = GW_MR_REMOTE_WRITE,
-                                  .region = i};
-        if (gw_mr_reg(target_domain, &desc, &mrs[i], &err) < 0 ||
-            gw_rmr_open(source_domain, i, options.region, NULL, 0, &sources[i].rmr, &err) < 0)
-            die("register", &err);
-    }
     connect_all(source_domain, sources, targets);
+    for (unsigned i = 0; i < options.endpoints; i++)
+        lend(source_domain, &sources[i], &targets[i], i);
 
     uint64_t start = gw_clock_ns();
     for (unsigned i = 0; i < options.endpoints; i++) {
@@ -463,7 +510,8 @@ int main(int argc, char **argv)
         pthread_join(target_threads[i], NULL);
         gw_ep_close(targets[i].ep);
         gw_rmr_close(sources[i].rmr);
-        gw_mr_dereg(mrs[i]);
+        gw_mr_dereg(sources[i].mr);
+        gw_mr_dereg(targets[i].mr);
         munmap(sources[i].memory, options.region);
         munmap(targets[i].memory, options.region);
     }
