@@ -131,6 +131,8 @@ static int take_device(struct text *text, struct gw_description *to, size_t *fau
     } else {
         strcpy(device.idstr, name);
         device.instance_id = (uint32_t)json_integer_value(instance);
+        device.has_version = json_is_integer(json_object_get(object, "version"));
+        device.version_id = (uint32_t)json_integer_value(json_object_get(object, "version"));
         rc = add_device(to, &device, err);
     }
     json_decref(object);

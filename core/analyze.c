@@ -130,6 +130,26 @@ static bool is_fault(const struct gw_analysis *a, int rc)
     return (rc == -EPROTO || rc == -EBADMSG) && !a->give_up && a->in.rc == 0;
 }
 
+/* What the walk took for damage may have been data: the description knows. It counts only if all devices
+ * are then walked without a fault. */
+static int look_again(struct gw_analysis *a, struct gw_error *err)
+{
+    int rc = gw_analyze_find_description(a, err);
+    if (rc <= 0)
+        return rc;
+    rc = gw_analyze_devices(a, err);
+    if (rc < 0 || a->facts.fault_count > 1)
+        return rc;
+    for (unsigned i = 0; i < a->facts.section_count; i++) {
+        if (!a->sections[i].is_iterative && a->sections[i].form == GW_SECTION_OPAQUE)
+            return 0;
+    }
+    gw_free(a->faults[0].section);
+    gw_free(a->faults[0].message);
+    a->facts.fault_count = 0;
+    return 0;
+}
+
 static int analyze(struct gw_analysis *a, struct gw_error *err)
 {
     int rc = open_input(a, err);
@@ -138,11 +158,14 @@ static int analyze(struct gw_analysis *a, struct gw_error *err)
     if (rc < 0)
         return rc;
     rc = walk(a, err);
-    a->facts.bytes = gw_input_tell(&a->in);
-    if (is_fault(a, rc))
+    if (is_fault(a, rc)) {
         rc = gw_analyze_fault(a, a->in.fault_at, a->section_name, err);
-    else if (rc == 0)
+        if (rc == 0 && a->lost)
+            rc = look_again(a, err);
+    } else if (rc == 0) {
         rc = gw_analyze_devices(a, err);
+    }
+    a->facts.bytes = gw_input_tell(&a->in);
     if (rc < 0)
         return a->in.rc < 0 ? a->in.rc : rc;
     rc = gw_extract_flush(a->extract, err);

@@ -146,6 +146,13 @@ static int check_device(struct gw_analysis *a, unsigned index, struct gw_error *
                      s->body_bytes, s->body_offset, bytes);
     if (rc < 0)
         return device_fault(a, s, s->body_offset, err);
+    const struct gw_described_device *device = gw_description_device(a->description, s->described);
+    if (device->has_version && device->version_id != s->version_id) {
+        gw_fail(err, -EPROTO,
+                "version %" PRIu32 " at offset %" PRIu64 ", the description says %" PRIu32,
+                s->version_id, s->offset, device->version_id);
+        return device_fault(a, s, s->offset, err);
+    }
     s->is_described = true;
     rc = walk_body(a, s, NULL, NULL, &fault_at, err);
     if (rc == -ENODATA || rc == -ENOMEM)

@@ -111,6 +111,7 @@ struct gw_analysis {
     char section_name[300];
     bool footers_known, ram_open, packaged, after_listen;
     unsigned blocks_extracted;
+    bool lost;    /* a device's body has no end that the walk could see */
     bool give_up; /* an error that is not the stream's */
 };
 
@@ -120,6 +121,9 @@ int gw_analyze_fault(struct gw_analysis *a, uint64_t offset, const char *section
 /* The stream proper (analyze_stream.c). A fault of the stream returns -EPROTO or -EBADMSG with in.fault_at;
  * anything else has give_up. */
 int gw_analyze_stream(struct gw_analysis *a, struct gw_error *err);
+/* After gw_analyze_stream() lost its way in a device: read on to the end and look for the description there.
+ * Return: 1: found, 0: not. */
+int gw_analyze_find_description(struct gw_analysis *a, struct gw_error *err);
 /* Other recordings (analyze_other.c). */
 int gw_analyze_multifd(struct gw_analysis *a, struct gw_error *err);
 int gw_analyze_return_path(struct gw_analysis *a, struct gw_error *err);

@@ -176,7 +176,9 @@ static int skip_body(struct gw_analysis *a, struct gw_analyzed_section *s, uint6
                            .packaged = a->packaged,
                            .is_open = is_open,
                            .ctx = a};
-    return gw_stream_skip_body(&a->in, &scan, s->section_id, bytes, err);
+    int rc = gw_stream_skip_body(&a->in, &scan, s->section_id, bytes, err);
+    a->lost = rc == -EPROTO && !s->is_iterative && !a->packaged;
+    return rc;
 }
 
 /* Iterative and not RAM: its parts go to a file as they come, where one is wanted. */
@@ -463,5 +465,55 @@ int gw_analyze_stream(struct gw_analysis *a, struct gw_error *err)
         rc = take_items(a, err);
     if (rc == 0)
         rc = take_rest(a, err);
+    return rc;
+}
+
+/* ---- lost ------------------------------------------------------------------------------------- */
+
+/* Where in the last @bytes, which stand at @from, an end mark is followed by a description that ends with the
+ * stream; or @bytes. */
+static size_t find_end(const uint8_t *tail, size_t bytes)
+{
+    for (size_t at = 0; at + 7 <= bytes; at++) {
+        if (tail[at] == GW_ITEM_EOF && tail[at + 1] == GW_ITEM_DESCRIPTION && tail[at + 6] == '{' &&
+            gw_be32_load(tail + at + 2) == bytes - at - 6)
+            return at;
+    }
+    return bytes;
+}
+
+static int take_tail(struct gw_analysis *a, uint64_t from, size_t bytes, struct gw_error *err)
+{
+    uint8_t *tail = gw_zalloc(bytes + 1, 1); /* a NUL behind it */
+    if (!tail)
+        return gw_fail(err, -ENOMEM, "description");
+    size_t at = gw_keep_read_all(&a->keep, from, tail, bytes) == 0 ? find_end(tail, bytes) : bytes;
+    if (at == bytes) {
+        gw_free(tail);
+        return 0;
+    }
+    a->facts.has_end = a->facts.has_description = true;
+    a->facts.description_bytes = bytes - at - 6;
+    a->description_offset = from + at + 6;
+    memmove(tail, tail + at + 6, bytes - at - 6 + 1);
+    a->description_text = (char *)tail;
+    return 1;
+}
+
+int gw_analyze_find_description(struct gw_analysis *a, struct gw_error *err)
+{
+    struct gw_analyzed_section *s = &a->sections[a->facts.section_count - 1];
+    a->in.consumed = a->is_regular ? NULL : keep_bytes;
+    a->in.consumed_ctx = a;
+    gw_input_drop(&a->in, UINT64_MAX);
+    a->in.consumed = NULL;
+    if (a->in.rc < 0)
+        return gw_input_short(&a->in, "stream", err);
+    uint64_t end = gw_input_tell(&a->in);
+    uint64_t bytes = gw_min_u64(end - s->body_offset, GW_DESCRIPTION_BYTES_MAX);
+    int rc = take_tail(a, end - bytes, (size_t)bytes, err);
+    uint64_t footer = a->facts.has_footers ? GW_FOOTER_BYTES : 0;
+    if (rc == 1 && a->description_offset - 6 >= s->body_offset + footer)
+        s->body_bytes = a->description_offset - 6 - footer - s->body_offset;
     return rc;
 }
