@@ -25,8 +25,8 @@
 #define FD_NS (5 * GW_NS_PER_MS)
 /* What a peer said before it closed travels on another connection than the news of its end. */
 #define LAST_WORDS_NS (10 * GW_NS_PER_MS)
-/* Where nothing can be slept on: a put waits so long at most, and an idle endpoint costs so much. */
-#define DOZE_MAX_NS GW_NS_PER_MS
+/* Where nothing can be slept on: a fence waits so long at most, and an idle endpoint looks so often. */
+#define DOZE_MAX_NS (200 * UINT64_C(1000))
 /* Where something can: what its descriptor does not tell (connections of its own) waits so long. */
 #define SLEEP_MAX_NS (20 * GW_NS_PER_MS)
 
