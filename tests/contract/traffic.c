@@ -713,3 +713,65 @@ GW_TEST(one_sided, a_revoked_endpoint_is_mute_and_its_peer_learns_by_speaking)
     GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
     rig_close(&rig);
 }
+
+/* ---- sleeping for long -------------------------------------------------------------------------- */
+
+/* Sleep until something happens: whoever misses it sleeps through the test. */
+static void sleep_long(struct gw_endpoint *ep)
+{
+    struct pollfd fds[2];
+    uint64_t wake_ns = gw_clock_ns() + RIG_WAIT_NS;
+    int count = gw_ep_arm(ep, fds, 2, &wake_ns);
+    if (wake_ns == 0)
+        return;
+    gw_clock_poll(fds, (unsigned)count, wake_ns);
+    gw_ep_awake(ep, fds, (unsigned)count);
+}
+
+#define ECHOES 150
+
+static void *run_echo(void *arg)
+{
+    struct rig *rig = arg;
+    for (unsigned i = 0, heard; i < ECHOES; i++) {
+        ssize_t n;
+        while ((n = gw_recv(rig->target, &heard, sizeof(heard))) == -EAGAIN)
+            sleep_long(rig->target);
+        if (n != sizeof(heard) || heard != i || rig_send(rig->target, &heard, sizeof(heard)) < 0)
+            break;
+    }
+    return NULL;
+}
+
+GW_TEST_EACH(wire, no_message_and_no_completion_leaves_a_sleeper_asleep, gw_test_wires)
+{
+    struct rig rig;
+    pthread_t thread;
+    struct gw_completion done[64];
+    unsigned heard = 0, echoes = 0, completed = 0;
+    rig_open(&rig, param);
+    uint64_t start = gw_clock_ns();
+    pthread_create(&thread, NULL, run_echo, &rig);
+    for (; echoes < ECHOES && gw_clock_ns() - start < RIG_WAIT_NS; echoes++) {
+        ssize_t n = -EAGAIN;
+        for (unsigned i = 0; i < 4; i++) {
+            struct gw_put put = rig_put_at(&rig, (echoes * 4 + i) * 12345, 12345, i);
+            GW_ASSERT_EQ(gw_put(rig.source, &put, 1), 1);
+        }
+        GW_ASSERT_EQ(rig_send(rig.source, &echoes, sizeof(echoes)), 0);
+        while (n == -EAGAIN || completed < 4 * (echoes + 1)) {
+            int got = gw_poll(rig.source, done, 64);
+            GW_ASSERT_GE(got, 0);
+            completed += (unsigned)got;
+            if (n == -EAGAIN)
+                n = gw_recv(rig.source, &heard, sizeof(heard));
+            if (n == -EAGAIN || completed < 4 * (echoes + 1))
+                sleep_long(rig.source);
+        }
+        GW_EXPECT_EQ(heard, echoes);
+    }
+    GW_EXPECT_EQ(echoes, ECHOES);
+    GW_EXPECT_LT(gw_clock_ns() - start, RIG_WAIT_NS);
+    pthread_join(thread, NULL);
+    rig_close(&rig);
+}
