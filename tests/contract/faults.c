@@ -8,7 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const wires[] = {"fault+tcp4", "fault+unix", "fault+loop", NULL};
+static const char *const wires[] = {"fault+tcp4",    "fault+unix",    "fault+loop",
+                                    "fault+ofi-net", "fault+ofi-rxm", NULL};
+
+/* There the target is not told of puts. */
+static bool is_one_sided(const struct rig *rig)
+{
+    return gw_wire_flags(rig->uri.scheme) & GW_EP_ONE_SIDED;
+}
 
 /* A pair with rules at the source, at the target, or none (""). */
 static void open_with(struct rig *rig, const char *wire, const char *source, const char *target)
@@ -257,8 +264,8 @@ GW_TEST_EACH(fault, pieces_make_many_puts_of_one_and_one_completion, wires)
     expect_number(&rig, 1);
     GW_EXPECT_MEMEQ(rig.guest + 4096, rig.local + 4096, 10000);
     GW_EXPECT_EQ(collect(&rig, 1, seen, &final), 1);
-    GW_EXPECT_EQ(counter.entries, 3334);
-    GW_EXPECT_EQ(counter.bytes_max, 3);
+    GW_EXPECT_EQ(counter.entries, is_one_sided(&rig) ? 0 : 3334);
+    GW_EXPECT_EQ(counter.bytes_max, is_one_sided(&rig) ? 0 : 3);
     rig_close(&rig);
 }
 
@@ -384,6 +391,10 @@ GW_TEST_EACH(fault, cut_by_a_put_that_comes_in_lets_no_message_behind_it_in, wir
     ssize_t n = -EAGAIN;
     uint64_t until_ns = gw_clock_ns() + LONG_MS * GW_NS_PER_MS;
     open_with(&rig, param, "", "do=cut,at=put:2,way=in");
+    if (is_one_sided(&rig)) {
+        rig_close(&rig);
+        GW_SKIP("the target is not told of puts");
+    }
     GW_EXPECT_EQ(put_pages(&rig, 2), 2);
     for (unsigned i = 1; i <= 4; i++)
         send_number(&rig, i);
@@ -514,7 +525,8 @@ GW_TEST_EACH(fault, mute_both_ways_tells_nobody_not_even_of_the_end, wires)
     expect_silence(rig.source, rig.target);
     gw_ep_close(rig.target);
     rig.target = NULL;
-    expect_silence(rig.source, NULL);
+    if (!is_one_sided(&rig)) /* which hears of that on a connection of its own */
+        expect_silence(rig.source, NULL);
     rig_close(&rig);
 }
 
