@@ -76,11 +76,11 @@ int gw_vmrun_fail(struct gw_vmrun *run, int rc, const char *format, ...)
 {
     char place[sizeof(((struct gw_error *)0)->message)];
     char what[sizeof(((struct gw_error *)0)->message)];
-    write_place(run, place, sizeof(place) - 64); /* names may be long; what happened must be seen */
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof(what), format, args);
     va_end(args);
+    write_place(run, place, sizeof(place) - 64); /* names may be long; what happened must be seen */
     gw_fail_code(run->err, rc, GW_CODE_DEVICE, "%s: %s", place, what);
     const struct gw_vmfield *field = run->depth > 0 ? gw_vmrun_frame(run)->field : NULL;
     if (field && field->hint)

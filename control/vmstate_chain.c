@@ -57,9 +57,8 @@ static void append(const struct gw_vmfield *field, void *element, void **last)
     *last = (char *)element + field->link_next;
 }
 
-/* The head empty, what it held noted. @last: as append() takes it. */
-static int begin_list(struct gw_vmrun *run, const struct gw_vmfield *field, char *member,
-                      void **last)
+/* The head empty, what it held noted. */
+static int begin_list(struct gw_vmrun *run, const struct gw_vmfield *field, char *member)
 {
     void *first = gw_vm_pointer(member);
     bool has_last = field->kind == GW_VM_TAILQ;
@@ -68,7 +67,6 @@ static int begin_list(struct gw_vmrun *run, const struct gw_vmfield *field, char
         (has_last && gw_vmundo_bytes(&run->undo, member + field->head_last, sizeof(void *)) < 0))
         return no_memory(run);
     gw_vm_pointer_set(member, NULL);
-    *last = member;
     if (has_last)
         gw_vm_pointer_set(member + field->head_last, member);
     return 0;
@@ -87,8 +85,8 @@ static int load_element(struct gw_vmrun *run, const struct gw_vmfield *field, vo
 
 int gw_vmrun_load_list(struct gw_vmrun *run, const struct gw_vmfield *field, void *member)
 {
-    void *last = NULL;
-    int rc = begin_list(run, field, member, &last);
+    void *last = member;
+    int rc = begin_list(run, field, member);
     size_t count = 0;
     while (rc == 0) {
         run->at = run->r->at;

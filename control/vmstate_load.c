@@ -28,6 +28,7 @@ static int keep(struct gw_vmrun *run, void *at, size_t bytes)
 
 int gw_vmrun_alloc(struct gw_vmrun *run, size_t count, size_t bytes, void **memory)
 {
+    *memory = NULL;
     if (bytes > 0 && count > run->alloc_left / bytes)
         return gw_vmrun_fail(
             run, -E2BIG, "%zu elements of %zu bytes: the load would allocate more than %u bytes",
@@ -256,7 +257,7 @@ static int check_left(struct gw_vmrun *run, const struct gw_vmfield *field, size
 static int allocate(struct gw_vmrun *run, const struct gw_vmfield *field, char *member,
                     size_t units)
 {
-    void *fresh;
+    void *fresh = NULL;
     size_t count = units, bytes = field->bytes;
     if (field->kind == GW_VM_BITMAP)
         count = gw_vmfield_stride(field, units) / 8;

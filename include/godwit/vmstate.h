@@ -45,6 +45,10 @@
  * maximum that the table states, before memory is allocated or written; a load allocates at most
  * GW_VMSTATE_ALLOC_BYTES_MAX; descriptions nest at most GW_VMSTATE_DEPTH_MAX deep.
  *
+ * What only a device can know is its own to check, in post_load or with GW_VMSTATE_VALIDATE: that an
+ * index points into a ring, and, since a field that is not there is not looked at, that the count of an
+ * array goes with it when the array did not come (an older version, a test, a subsection).
+ *
  * A load that failed leaves the object valid: every byte that the engine wrote, in the object and in
  * what it points to, is what it was before the load, every timer is set as it was, and what the load
  * allocated is freed. What hooks and custom codecs did elsewhere is theirs to take back, in
