@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ROOM_BYTES ((size_t)4 << 20)
+#define ROOM_BYTES ((size_t)2 << 20) /* more than the largest piece that is looked at */
 #define PROGRESS_NS (100 * GW_NS_PER_MS)
 
 /* ---- faults ----------------------------------------------------------------------------------- */

@@ -76,6 +76,13 @@ if(TARGET e2e AND TARGET godwit)
   add_dependencies(e2e godwit)
 endif()
 
+# Streams that a stock QEMU writes while the test runs; skipped where there is none.
+gw_glob(sources tests/qemu/*.c)
+gw_test_program(qemu qemu TIMEOUT 300 SERIAL SOURCES ${sources})
+if(TARGET qemu AND TARGET godwit)
+  add_dependencies(qemu godwit)
+endif()
+
 # The library's calls on sockets go through the test, which lets some of them fail.
 gw_glob(sources tests/calls/*.c)
 gw_test_program(calls e2e TIMEOUT 300 SERIAL SOURCES ${sources})

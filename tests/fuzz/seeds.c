@@ -236,6 +236,91 @@ static void seed_puts(void)
     seed("put", "raw", bytes, 41);
 }
 
+/* ---- recordings ------------------------------------------------------------------------------- */
+
+static void write_ram(struct gw_writer *w)
+{
+    static const uint8_t page[4096] = {1, 2, 3};
+    gw_writer_be64(w, 0x4004); /* the table: one block of four pages */
+    gw_writer_bytes(w, "\1a", 2);
+    gw_writer_be64(w, 0x4000);
+    gw_writer_be64(w, 0x1002);
+    gw_writer_bytes(w, "\1a", 3);
+    gw_writer_be64(w, 0x2028);
+    gw_writer_bytes(w, page, sizeof(page));
+    gw_writer_be64(w, 0x2060);
+    gw_writer_bytes(w, "\1\0\3\0\1x", 6);
+    gw_writer_be64(w, 0x10);
+}
+
+static void seed_inline(void)
+{
+    struct gw_writer w;
+    gw_writer_init(&w, 65536);
+    gw_writer_u8(&w, 0);
+    write_ram(&w);
+    seed("inline", "ram", w.data, w.bytes);
+    static const uint8_t hello[64] = {0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1};
+    static const uint8_t packet[320 + 1024] = {0x11, 0x22, 0x33, 0x44, 0, 0, 0, 1, 0, 0, 0, 1};
+    gw_writer_reset(&w);
+    gw_writer_u8(&w, 0x80);
+    gw_writer_bytes(&w, hello, sizeof(hello));
+    gw_writer_bytes(&w, packet, sizeof(packet));
+    seed("inline", "channel", w.data, w.bytes);
+    gw_writer_fini(&w);
+    seed("xbzrle", "two-runs", "\xe8\7\3abc\x94\x18\1x", 10);
+    seed("xbzrle", "one-byte", "\0\1A", 3);
+}
+
+static const char description[] = "{\"page_size\": 4096, \"devices\": [{\"name\": \"d\", "
+                                  "\"instance_id\": 0, \"vmsd_name\": \"d\", "
+                                  "\"version\": 1, \"fields\": [{\"name\": \"a\", \"array_len\": "
+                                  "2, \"type\": \"struct\", \"struct\": "
+                                  "{\"fields\": [{\"name\": \"x\", \"type\": \"bool\", \"size\": "
+                                  "1}]}, \"size\": 1}], \"subsections\": "
+                                  "[{\"vmsd_name\": \"d/s\", \"version\": 1, \"fields\": "
+                                  "[{\"name\": \"y\", \"type\": \"uint16\", "
+                                  "\"size\": 2}]}]}]}";
+static const char described[] = "\1\0\5\3d/s\0\0\0\1\2\3";
+
+static void seed_recordings(void)
+{
+    struct gw_section ram = {
+        .type = GW_ITEM_START, .section_id = 1, .idstr = "ram", .version_id = 4};
+    struct gw_section device = {
+        .type = GW_ITEM_FULL, .section_id = 2, .idstr = "d", .version_id = 1};
+    struct gw_writer w;
+    gw_writer_init(&w, 65536);
+    gw_writer_bytes(&w, description, sizeof(description)); /* with its NUL */
+    gw_writer_bytes(&w, described, sizeof(described) - 1);
+    seed("describe", "device", w.data, w.bytes);
+    for (unsigned variant = 0; variant < 4; variant++) {
+        char name[32];
+        bool footers = variant & 1, described_too = variant & 2;
+        gw_writer_reset(&w);
+        gw_stream_write_header(&w, "pc");
+        gw_writer_bytes(&w, "\10\0\2\0\4\0\0\0\1", 9); /* PING 1 */
+        gw_stream_write_section(&w, &ram);
+        write_ram(&w);
+        if (footers)
+            gw_stream_write_footer(&w, 1);
+        gw_stream_write_section(&w, &device);
+        gw_writer_bytes(&w, described, sizeof(described) - 1);
+        if (footers)
+            gw_stream_write_footer(&w, 2);
+        gw_stream_write_eof(&w);
+        if (described_too) {
+            gw_writer_u8(&w, GW_ITEM_DESCRIPTION);
+            gw_writer_be32(&w, sizeof(description) - 1);
+            gw_writer_bytes(&w, description, sizeof(description) - 1);
+        }
+        snprintf(name, sizeof(name), "stream-%u", variant);
+        seed("recording", name, w.data, w.bytes);
+    }
+    seed("recording", "return-path", "\0\2\0\4\0\0\0\1\0\1\0\4\0\0\0", 16);
+    gw_writer_fini(&w);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -250,5 +335,7 @@ int main(int argc, char **argv)
     seed_ram_start();
     seed_stream();
     seed_puts();
+    seed_inline();
+    seed_recordings();
     return 0;
 }
