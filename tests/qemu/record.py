@@ -78,7 +78,7 @@ SCENES = {
     "compress": (file_ram("16M", "pc-i440fx-7.2"), {"compress": True}, {}, {"fill": 1}),
     "xbzrle": (file_ram("16M", "pc-i440fx-7.2") + ["-nodefaults", "-gdb",
                                                    "unix:{dir}/gdb,server=on,wait=off"],
-               {"xbzrle": True}, {"max-bandwidth": 400000, "downtime-limit": 1}, {"scribble": 12}),
+               {"xbzrle": True, "pause-before-switchover": True}, {"max-bandwidth": 400000, "downtime-limit": 1}, {"scribble": 12}),
     "background-snapshot": (PC + ["-m", "16M", "-nodefaults"], {"background-snapshot": True}, {},
                             {"runs": True}),
     "running": (PC + ["-m", "32M"], {}, {}, {"runs": True}),
@@ -266,6 +266,9 @@ def record(name, folder):
             state = monitor("query-migrate")
             if state["status"] in ("completed", "failed"):
                 break
+            if state["status"] == "pre-switchover":  # what was written until now is sent, what comes later not
+                monitor("migrate-continue", state="pre-switchover")
+                more = {}
             passes += 1
             rounds = state.get("ram", {}).get("dirty-sync-count", 0)
             if rounds < more.get("scribble", 0):
