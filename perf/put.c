@@ -5,10 +5,11 @@
  * send/recv loop of 1 MiB over the same kind of socket: through as much memory ("plain"), and through
  * the same MiB again and again, which then stays in the cache. One JSON line on stdout.
  *
- *     perf-put [--wire tcp|unix|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL] [--put BYTES]
- *              [--stride N] [--smoke]
+ *     perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL]
+ *              [--put BYTES] [--stride N] [--smoke]
  *
  * Provider shm wants FI_SHM_DISABLE_CMA=1; in one process it is for what closes nothing before the end.
+ * rdma wants the device's address in RIG_ADDR, which scripts/soft-roce sets.
  * --stride N leaves N - 1 puts' worth between puts ("every Nth page"). */
 #include "core/base/clock.h"
 #include "gw_commit.h"
@@ -304,7 +305,8 @@ static void connect_all(struct gw_domain *source_domain, struct side *sources, s
     pthread_t dialler;
     char text[128];
 
-    snprintf(text, sizeof(text), "%s:127.0.0.1:0", options.wire);
+    const char *address = strcmp(options.wire, "rdma") == 0 ? getenv("RIG_ADDR") : NULL;
+    snprintf(text, sizeof(text), "%s:%s:0", options.wire, address ? address : "127.0.0.1");
     if (strcmp(options.wire, "unix") == 0)
         snprintf(text, sizeof(text), "unix:/tmp/godwit-perf-put.%d", (int)getpid());
     if (gw_uri_parse(text, &uri, &err) < 0 ||
@@ -398,11 +400,10 @@ static void parse_options(int argc, char **argv)
         options.region = RAW_BYTES;
     if (!gw_wire_name(scheme()) || options.endpoints < 1 || options.endpoints > ENDPOINTS_MAX ||
         options.put < 1 || options.put > 4u << 20 || options.stride < 1 || options.bytes < 4096) {
-        fprintf(
-            stderr,
-            "usage: perf-put [--wire tcp|unix|ofi:PROVIDER] [--endpoints 1..%d] [--bytes TOTAL] "
-            "[--put 1..4M] [--stride N] [--smoke]\n",
-            ENDPOINTS_MAX);
+        fprintf(stderr,
+                "usage: perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints 1..%d] "
+                "[--bytes TOTAL] [--put 1..4M] [--stride N] [--smoke]\n",
+                ENDPOINTS_MAX);
         exit(2);
     }
 }
