@@ -451,6 +451,7 @@ static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
         if (src->channel && now_ns < src->linger_until_ns)
             return src->linger_until_ns;
         stop_pages(src);
+        gw_source_chunks_stop(src);
         gw_source_close_link(src);
         src->step = GW_SRC_CLEANUP;
     }

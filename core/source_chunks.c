@@ -113,6 +113,16 @@ int gw_source_chunks_open(struct gw_source *src, struct gw_error *err)
     return rc;
 }
 
+/* What is in the inbox already would else be delivered while a job takes everything down. */
+void gw_source_chunks_stop(struct gw_source *src)
+{
+    struct gw_making *making = src->making;
+    for (unsigned i = 0; making && i < ARMS_MAX; i++)
+        gw_inbox_remove(&src->inbox, &making->arms[i].visit.over.item);
+    for (unsigned i = 0; making && i < LEAVERS_MAX; i++)
+        gw_inbox_remove(&src->inbox, &making->leavers[i].visit.over.item);
+}
+
 void gw_source_chunks_close(struct gw_source *src)
 {
     struct gw_making *making = src->making;
@@ -122,10 +132,6 @@ void gw_source_chunks_close(struct gw_source *src)
     if (!making)
         return;
     gw_assert(!making->regs_busy);
-    for (unsigned i = 0; i < ARMS_MAX; i++)
-        gw_inbox_remove(&src->inbox, &making->arms[i].visit.over.item);
-    for (unsigned i = 0; i < LEAVERS_MAX; i++)
-        gw_inbox_remove(&src->inbox, &making->leavers[i].visit.over.item);
     gw_pool_free(making->workers);
     gw_free(making->visits);
     gw_free(making->bits);
@@ -254,6 +260,7 @@ static void arm_synced(struct gw_mail *mail, void *engine)
         gw_source_fail(src, &arm->job.err);
         return; /* it stays busy: nothing is synced any more */
     }
+    gw_assert(src->syncs_busy == 0); /* the bits are their owners' */
     if (src->page_count == src->page_wanted)
         begin_visit(src, &arm->visit, arm->visits);
 }

@@ -17,6 +17,8 @@ bool gw_source_chunks_sync(const struct gw_source *src);
 bool gw_source_chunks_are_quiet(const struct gw_source *src);
 /* Grows with whatever moves. */
 uint64_t gw_source_chunks_moved(const struct gw_source *src);
+/* Page endpoints are stopped: no chunk's visit is over any more. */
+void gw_source_chunks_stop(struct gw_source *src);
 /* Page endpoints are stopped, jobs quiet. Deregisters everything: may take long, so a job's to do. */
 void gw_source_chunks_close(struct gw_source *src);
 

@@ -129,7 +129,7 @@ static void work_run(struct gw_job *job)
     gw_error_clear(&work->job.err);
     work->job.rc = gw_lend_work(work->lend, &work->job.err);
     if (work->job.rc < 0)
-        gw_memlock_hint(&work->job.err, work->job.rc, 0);
+        gw_memlock_hint(&work->job.err, work->job.rc, gw_lend_bytes(work->lend));
 }
 
 static void work_done(struct gw_mail *mail, void *engine)
@@ -161,7 +161,7 @@ static void work_some(struct gw_target *tgt)
 
 uint64_t gw_target_keys_step(struct gw_target *tgt, uint64_t now_ns)
 {
-    if (!tgt->lending || !tgt->channel || tgt->step != GW_TGT_ACTIVE)
+    if (tgt->step != GW_TGT_ACTIVE || !tgt->lending || !tgt->channel) /* before, it is a job's */
         return GW_NEVER_NS;
     work_some(tgt);
     return tell_some(tgt) ? now_ns : GW_NEVER_NS;

@@ -228,6 +228,11 @@ int gw_lend_work(struct gw_lend *lend, struct gw_error *err)
     return 0;
 }
 
+uint64_t gw_lend_bytes(const struct gw_lend *lend)
+{
+    return lend->range.bytes;
+}
+
 void gw_lends_worked(struct gw_lends *lends, struct gw_lend *lend)
 {
     if (lend->state == LEND_REGISTERING)

@@ -41,6 +41,7 @@ int gw_lends_release(struct gw_lends *lends, const struct gw_wish *range, struct
 struct gw_lend *gw_lends_next(struct gw_lends *lends);
 /* [worker] Do it. 0, or a negative errno with err: it could not be registered. */
 int gw_lend_work(struct gw_lend *lend, struct gw_error *err);
+uint64_t gw_lend_bytes(const struct gw_lend *lend); /* [worker] too */
 /* It is done, and to be told. */
 void gw_lends_worked(struct gw_lends *lends, struct gw_lend *lend);
 

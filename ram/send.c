@@ -382,7 +382,9 @@ bool gw_sender_mark_is_passed(const struct gw_sender *s, uint32_t number)
 void gw_sender_zero_acked(struct gw_sender *s, uint32_t number)
 {
     /* Serial arithmetic: numbers may wrap in a long migration. */
-    if ((int32_t)(s->zero_number - number) >= 0 && (int32_t)(number - s->zero_acked) > 0)
+    if ((int32_t)(s->zero_number - number) < 0)
+        return; /* it was never said */
+    if ((int32_t)(number - s->zero_acked) > 0)
         s->zero_acked = number;
     while (s->zero_said && (int32_t)(number - zero_at(s, 0)->number) >= 0) {
         bool was_full = s->zero_said == s->zero_room;

@@ -87,6 +87,53 @@ BUGS = {
         ("core/source.c", "    gw_mail_post(&src->inbox, &asked->done);\n",
          "    if (asked->rc >= 0)\n        gw_mail_post(&src->inbox, &asked->done);\n"),
     ],
+    # One-sided wires:
+    "what_the_sync_of_a_chunk_found_is_forgotten": [
+        ("ram/dirty.c", "                dirty[page / 64] |= bits[(page - first_page) / 64];\n",
+         "                dirty[page / 64] |= page == first_page ? 0 : bits[(page - first_page) / 64];\n"),
+    ],
+    "a_page_whose_chunk_is_not_ready_is_forgotten": [
+        ("ram/scan.c", "            gw_chunks_want(scan->chunks, block, page);\n",
+         "            gw_chunks_want(scan->chunks, block, page);\n"
+         "            gw_bitmap_clear_range(block->dirty, page, 1);\n"),
+    ],
+    "a_chunk_that_went_is_not_wished_for_again": [
+        ("ram/chunk.c", "    if (state != NONE && state != EVICTING)\n",
+         "    if (state != NONE || chunk->ready_generation)\n"),
+    ],
+    "a_chunk_goes_without_asking_its_owners": [
+        ("core/page_out.c", "    if (!visit->mark) {\n", "    if (visit)\n        return 1;\n    if (!visit->mark) {\n"),
+    ],
+    "a_chunk_goes_before_its_puts_are_in_place": [
+        ("core/page_out.c", "    return gw_sender_mark_is_passed(out->sender, visit->mark);\n", "    return 1;\n"),
+    ],
+    "a_put_does_not_wait_for_its_zero_run": [
+        ("ram/send.c", "        cut_zeroed(s, &free_pages, &busy_pages);\n", "        (void)cut_zeroed;\n"),
+    ],
+    "two_puts_to_a_page_are_in_flight": [
+        ("ram/send.c", "    cut_flying(s, &free_pages, &busy_pages);\n", "    (void)cut_flying;\n"),
+    ],
+    "a_wish_goes_beyond_the_targets_budget": [
+        ("ram/chunk.c", "        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||\n", ""),
+    ],
+    "a_put_counts_as_a_sign_of_life": [
+        ("control/channel.c", "    if (ch->is_one_sided ? ch->is_said : attr.tx_bytes != ch->tx_seen)\n",
+         "    if (attr.tx_bytes != ch->tx_seen)\n"),
+    ],
+    "an_owner_that_has_fenced_lets_nothing_go": [
+        ("core/page_out.c", "    while (*at) {\n", "    while (*at && !out->hushed) {\n"),
+    ],
+    "stripes_are_synced_while_a_chunk_is": [
+        ("core/precopy.c", "    src->sync_waits = gw_source_chunks_sync(src);\n", "    src->sync_waits = false;\n"),
+    ],
+    "a_wish_gets_its_key_before_its_memory_is_ready": [
+        ("ram/lend.c", "    lend->key_bytes = (size_t)gw_mr_pack(lend->mr, lend->key);\n",
+         "    lend->key_bytes = (size_t)gw_mr_pack(lend->mr, lend->key);\n"
+         "    gw_mr_dereg(lend->mr);\n    lend->mr = NULL;\n"),
+    ],
+    "what_is_lent_leaks": [
+        ("ram/lend.c", "            if (lend)\n                lend_free(lend);\n", ""),
+    ],
 }
 
 

@@ -124,6 +124,15 @@ void machine_write(void)
             mark(block, machine.at[block][page], 1);
         return;
     }
+    if (machine.keyed && chance(2000)) { /* a page that was full is empty, and soon is not */
+        memset(page_of(machine.source, block, page), 0, PAGE);
+        memset(page_of(machine.shadow, block, page), 0, PAGE);
+        mark(block, machine.at[block][page], 1);
+        return;
+    }
+    if (machine.keyed && chance(5000)) /* some pages are written more than others */
+        page %= 4;
+    page %= machine.pages[block];
     store(block, page, choose(512), world.steps);
     machine.state++;
 }

@@ -46,11 +46,12 @@ void gw_loop1_domain_close(struct gw_domain *dom)
 
 /* ---- registrations ---------------------------------------------------------------------------- */
 
-static void charge(struct gw_loop_domain *d, uint64_t bytes)
+static uint64_t charge(struct gw_loop_domain *d, uint64_t bytes)
 {
     pthread_mutex_lock(&gw_loop_lock);
-    d->registered_bytes += bytes;
+    uint64_t registered_bytes = d->registered_bytes += bytes;
     pthread_mutex_unlock(&gw_loop_lock);
+    return registered_bytes;
 }
 
 /* Whole pages, whatever part of them is registered. */
@@ -76,8 +77,8 @@ int gw_loop1_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct
     struct gw_loop_mr *m = gw_zalloc(1, sizeof(*m));
     if (!m)
         return gw_fail(err, -ENOMEM, "register %" PRIu64 " bytes", desc->bytes);
-    charge(d, desc->bytes);
-    int rc = pins && pins->charge ? pins->charge(d->owner, desc, d->registered_bytes) : 0;
+    uint64_t registered_bytes = charge(d, desc->bytes);
+    int rc = pins && pins->charge ? pins->charge(d->owner, desc, registered_bytes) : 0;
     if (rc == 0 && pins && pins->pin)
         pins->pin(d->owner, desc);
     else if (rc == 0)

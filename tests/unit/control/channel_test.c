@@ -28,6 +28,7 @@ struct pipe_ep {
     unsigned room;    /* messages that the wire still takes */
     bool is_buffered; /* the wire has taken bytes that have not left */
     uint16_t index;
+    uint32_t flags;
     int send_rc, recv_rc; /* final errors; recv_rc after what has arrived */
     uint64_t rx_bytes, tx_bytes;
 };
@@ -72,6 +73,7 @@ static void pipe_query(const struct gw_endpoint *base, struct gw_ep_attr *attr)
     const struct pipe_ep *ep = (const struct pipe_ep *)base;
     attr->message_bytes_max = GW_MESSAGE_BYTES_DEFAULT;
     attr->index = ep->index;
+    attr->flags = ep->flags;
     attr->rx_bytes = ep->rx_bytes;
     attr->tx_bytes = ep->tx_bytes;
     attr->tx_pending = ep->is_buffered;
@@ -636,6 +638,53 @@ GW_TEST(channel, a_full_wire_gets_no_heartbeats)
         GW_EXPECT_GT(gw_channel_wake_ns(a), now_ns);
     }
     GW_EXPECT_EQ(ep_b.in_count, 0);
+    end();
+}
+
+GW_TEST(channel, a_put_that_nobody_sees_is_no_sign_of_life)
+{
+    begin();
+    gw_channel_free(a);
+    ep_a.flags = GW_EP_ONE_SIDED;
+    ep_a.is_buffered = true; /* with puts, for ever */
+    a = new_channel(&ep_a, 0, 0);
+    settle();
+    for (int i = 0; i < 40; i++) {
+        now_ns += T / 4;
+        ep_a.tx_bytes += 1000;
+        ep_a.rx_bytes++;
+        GW_EXPECT_EQ(step(a), 0);
+    }
+    GW_EXPECT_GE(ep_b.in_count, 18); /* each half second */
+    GW_EXPECT_LE(ep_b.in_count, 20);
+    /* A message is one: whoever says those does not beat. */
+    drop_frames(&ep_b);
+    for (uint32_t i = 0; i < 40; i++) {
+        now_ns += T / 4;
+        ep_a.rx_bytes++;
+        GW_EXPECT_EQ(send_stream(a, 1), 0);
+        GW_EXPECT_EQ(step(a), 0);
+    }
+    GW_EXPECT_EQ(ep_b.in_count, 40);
+    end();
+}
+
+GW_TEST(channel, who_was_hushed_neither_beats_nor_judges_nor_grants)
+{
+    begin();
+    settle();
+    gw_channel_hush(a);
+    for (int i = 0; i < 40; i++) {
+        now_ns += T;
+        GW_EXPECT_EQ(step(a), 0);
+        GW_EXPECT_EQ(gw_channel_wake_ns(a), GW_NEVER_NS);
+    }
+    GW_EXPECT_EQ(ep_b.in_count, 0);
+    /* It still listens, and what the caller says leaves. */
+    GW_EXPECT_EQ(send_number(b, GW_MSG_JOINED, 7), 0);
+    GW_EXPECT_EQ(gw_channel_recv(a, &got, &err), 1);
+    GW_EXPECT_EQ(send_stream(a, 1), 0);
+    GW_EXPECT_EQ(ep_b.in_count, 1);
     end();
 }
 

@@ -339,6 +339,38 @@ GW_TEST(send, pages_of_unready_chunks_wait_and_the_rest_goes)
     bench_fini(&t);
 }
 
+GW_TEST(send, a_mark_is_a_zero_message_behind_all_that_was_put)
+{
+    struct bench t;
+    bench_init(&t, true);
+    for (uint64_t page = 0; page < 20; page++)
+        rig_write(t.block, page, page + 1);
+    bench_begin(&t);
+    gw_sender_begin(t.sender, 1, false);
+    GW_EXPECT_EQ(rig_step(t.sender, 1000), GW_SEND_IDLE);
+    int64_t mark = gw_sender_mark(t.sender);
+    GW_EXPECT_EQ(mark, 1);
+    GW_EXPECT_EQ(t.sink->zero_number, 1);
+    GW_EXPECT(!gw_sender_mark_is_passed(t.sender, 1));
+    t.sink->refuse_messages = true;
+    GW_EXPECT_EQ(gw_sender_mark(t.sender), 0); /* later */
+    t.sink->refuse_messages = false;
+    GW_EXPECT_EQ(gw_sender_mark(t.sender), 2);
+    gw_sender_zero_acked(t.sender, 7); /* a number that was never said */
+    GW_EXPECT(!gw_sender_mark_is_passed(t.sender, 1));
+    gw_sender_zero_acked(t.sender, 1);
+    GW_EXPECT(gw_sender_mark_is_passed(t.sender, 1) && !gw_sender_mark_is_passed(t.sender, 2));
+    /* As many as there is room for, and again when they are acknowledged. */
+    unsigned said = 0;
+    while (said < 1000 && gw_sender_mark(t.sender) > 0)
+        said++;
+    GW_EXPECT(said > 2 && said < 1000);
+    gw_sender_zero_acked(t.sender, 2 + said);
+    GW_EXPECT(gw_sender_mark_is_passed(t.sender, 2 + said));
+    GW_EXPECT_GT(gw_sender_mark(t.sender), 0);
+    bench_fini(&t);
+}
+
 GW_TEST(send, a_final_error_stays_and_the_bits_are_all_there)
 {
     struct bench t;
