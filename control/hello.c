@@ -47,6 +47,8 @@ static const struct field {
     {18, 16, FIELD_BYTES, offsetof(struct gw_hello, uuid), "uuid"},
     {19, 255, FIELD_TEXT, offsetof(struct gw_hello, machine), "machine"},
     {20, 63, FIELD_TEXT, offsetof(struct gw_hello, agent), "agent"},
+    {21, 255, FIELD_TEXT, offsetof(struct gw_hello, wires), "wires"},
+    {22, 255, FIELD_TEXT, offsetof(struct gw_hello, wires_lacking), "wires_lacking"},
 #undef U32
 #undef U64
 };

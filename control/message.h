@@ -75,6 +75,8 @@ struct gw_hello { /* both directions; a field that a side does not use is zero *
     uint8_t uuid[16];     /* of the machine; zero: none */
     char machine[256];    /* configuration section's name */
     char agent[64];       /* "godwit 0.1.0", for logs */
+    /* Page wires (core/wires.h). Source: names, best first; target: addresses, and why it lacks others. */
+    char wires[256], wires_lacking[256];
 };
 
 struct gw_block_offer_msg {

@@ -14,7 +14,15 @@
 #include <string.h>
 #include <strings.h>
 
-enum param_type { PARAM_BYTES, PARAM_RATE, PARAM_MS, PARAM_COUNT, PARAM_BOOL, PARAM_STALL };
+enum param_type {
+    PARAM_BYTES,
+    PARAM_RATE,
+    PARAM_MS,
+    PARAM_COUNT,
+    PARAM_BOOL,
+    PARAM_STALL,
+    PARAM_WIRE
+};
 
 struct param {
     const char *name;
@@ -35,6 +43,7 @@ static const struct param params_table[] = {
 #define PARAM_TABLE_COUNT (sizeof(params_table) / sizeof(params_table[0]))
 
 static const char *const stall_words[] = {"wait", "fail", "switch"};
+static const char *const wire_words[] = {"same", "auto", "rdma", "ofi"};
 
 /* QEMU's names that mean something here but are not offered yet: told apart from typing errors. */
 static const char *const later_names[] = {
@@ -58,7 +67,6 @@ static const char *const later_names[] = {
     "validate-uuid",
     "zero-copy-send",
     "max-postcopy-bandwidth",
-    "x-wire",
     "cpu-throttle-initial",
     "max-cpu-throttle",
 };
@@ -204,6 +212,10 @@ static int parse_value(const struct param *param, const char *text, uint64_t *va
         if (parse_word(text, stall_words, 3, value) == 0)
             return 0;
         return gw_fail(err, -EINVAL, "'%s' is not one of wait, fail, switch", text);
+    case PARAM_WIRE:
+        if (parse_word(text, wire_words, 4, value) == 0)
+            return 0;
+        return gw_fail(err, -EINVAL, "'%s' is not one of same, auto, rdma, ofi", text);
     case PARAM_MS:
     case PARAM_COUNT:
         break;
@@ -316,8 +328,13 @@ int gw_params_get(const struct gw_params *params, const char *name, uint64_t *va
 /* ---- the list --------------------------------------------------------------------------------- */
 
 static const char *const type_texts[] = {
-    [PARAM_BYTES] = "bytes", [PARAM_RATE] = "bytes/s", [PARAM_MS] = "ms",
-    [PARAM_COUNT] = "count", [PARAM_BOOL] = "bool",    [PARAM_STALL] = "one of wait|fail|switch",
+    [PARAM_BYTES] = "bytes",
+    [PARAM_RATE] = "bytes/s",
+    [PARAM_MS] = "ms",
+    [PARAM_COUNT] = "count",
+    [PARAM_BOOL] = "bool",
+    [PARAM_STALL] = "one of wait|fail|switch",
+    [PARAM_WIRE] = "one of same|auto|rdma|ofi",
 };
 
 static const char *default_text(const struct param *param)
@@ -327,6 +344,8 @@ static const char *default_text(const struct param *param)
         return param->default_value ? "on" : "off";
     if (param->type == PARAM_STALL)
         return stall_words[param->default_value];
+    if (param->type == PARAM_WIRE)
+        return wire_words[param->default_value];
     if (param->default_value < 2)
         return numbers[param->default_value];
     /* The remaining defaults are few; each has its text here, checked by a unit test. */

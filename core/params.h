@@ -5,6 +5,8 @@
 
 #include <godwit/params.h>
 
+/* Of x-wire: the address's own; the best that both ends reach; or that one. */
+enum gw_wire_choice { GW_WIRE_SAME, GW_WIRE_AUTO, GW_WIRE_RDMA, GW_WIRE_OFI };
 enum gw_stall_action { GW_STALL_WAIT, GW_STALL_FAIL, GW_STALL_SWITCH };
 
 struct gw_params {

@@ -20,7 +20,7 @@ int gw_mail_drain(struct gw_inbox *inbox, void *engine)
 
 /* ---- shells ----------------------------------------------------------------------------------- */
 
-enum { FDS_MAX = 80 }; /* an inbox, and what the engine with the most endpoints arms */
+enum { FDS_MAX = 128 }; /* an inbox, and what the engine with the most endpoints arms */
 
 static const struct gw_shell_host *shell_host;
 

@@ -232,7 +232,7 @@ static void on_released(struct gw_source *src, const struct gw_message *msg)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_list_cursor cursor;
     struct gw_range_msg range;
-    if (!(gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED)) {
+    if (!(gw_source_page_flags(src) & GW_EP_ONE_SIDED)) {
         gw_fail(&err, -EPROTO, "RELEASED on a wire that has no keys");
         gw_source_fail(src, &err);
         return;
@@ -393,6 +393,7 @@ static void close_regions(struct gw_source *src)
         gw_rmr_close(block->rmr);
         block->rmr = NULL;
     }
+    gw_source_wires_close(src);
     gw_domain_close(src->dom);
     src->dom = NULL;
 }

@@ -19,6 +19,7 @@
 #include "core/page_out.h"
 #include "core/params.h"
 #include "core/shell.h"
+#include "core/wires.h"
 #include "ram/chunk.h"
 #include "ram/digest.h"
 #include "ram/dirty.h"
@@ -87,6 +88,21 @@ struct gw_source_event {
     bool on_heap;
 };
 
+#define GW_WIRE_WHY_BYTES 160
+
+struct gw_source_wire { /* a wire that pages would take (x-wire) */
+    char name[GW_WIRE_WORD_BYTES];
+    char why[GW_WIRE_WHY_BYTES]; /* it was not taken */
+    bool named;                  /* the target listens there: at uri */
+    struct gw_uri uri;
+};
+
+struct gw_source_wires {
+    struct gw_source_wire at[GW_WIRES_MAX]; /* best first */
+    unsigned count, next;                   /* next: being tried, or taken; count: control's wire */
+    struct gw_domain *dom;                  /* of the wire at next; NULL: src->dom */
+};
+
 struct gw_source {
     /* set once, by the embedder's thread */
     struct gw_loop *loop;
@@ -120,7 +136,8 @@ struct gw_source {
     struct gw_params params;
 
     /* one migration */
-    struct gw_uri uri;
+    struct gw_uri uri, page_uri; /* where control goes, and pages */
+    struct gw_source_wires wires;
     uint64_t started_ns;
     enum gw_source_step step;
     enum gw_hs_state hs;
@@ -226,6 +243,25 @@ void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg);
 uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns);
 void gw_source_close_link(struct gw_source *src);
 int gw_source_open_channel(struct gw_source *src, struct gw_error *err);
+
+/* source_wires.c */
+void gw_source_wires_reset(struct gw_source *src);
+uint32_t gw_source_page_flags(const struct gw_source *src); /* of the wire that pages take */
+struct gw_domain *gw_source_page_dom(const struct gw_source *src);
+/* Name in @hello the wires asked for. Return: flags of all that it may come to. */
+uint32_t gw_source_wires_offer(struct gw_source *src, struct gw_hello *hello);
+int gw_source_wires_answered(struct gw_source *src, const struct gw_hello *reply,
+                             struct gw_error *err);
+void gw_source_wires_next(struct gw_source *src);
+bool gw_source_wires_is_trying(const struct gw_source *src);
+/* -EOPNOTSUPP: a wire was asked for by name, and it cannot be had. */
+int gw_source_wires_check(const struct gw_source *src, struct gw_error *err);
+int gw_source_wires_domain(struct gw_source *src, const struct gw_wire_config *config,
+                           struct gw_error *err);
+/* The wire tried could not be connected, for @err: 0: try the next, which is set; else @err is why not. */
+int gw_source_wires_failed(struct gw_source *src, struct gw_error *err);
+void gw_source_wires_chosen(struct gw_source *src); /* tell, and name it in statistics */
+void gw_source_wires_close(struct gw_source *src);
 
 /* precopy.c */
 void gw_source_first_round(struct gw_source *src);

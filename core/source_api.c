@@ -121,6 +121,7 @@ static void reset(struct gw_source *src)
     src->hs = GW_HS_PRECOPY;
     memset(&src->token, 0, sizeof(src->token));
     src->page_count = src->page_wanted = 0;
+    gw_source_wires_reset(src);
     src->hello_losses = 0;
     src->connect_again_ns = src->started_ns;
     src->connect_until_ns = src->started_ns + src->params.connect_timeout_ms * GW_NS_PER_MS;

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define RETRY_NS (100 * GW_NS_PER_MS)
+#define TRY_NS (2 * GW_NS_PER_S)
 #define OFFER_BUF_BYTES (64u << 10)
 
 /* ---- connecting ------------------------------------------------------------------------------- */
@@ -37,8 +38,17 @@ static void connect_run(struct gw_job *job)
     memcpy(config.session, src->session, sizeof(config.session));
     src->connected = NULL;
     gw_error_clear(&src->connect.err);
-    src->connect.rc =
-        gw_connect(src->dom, &src->connect_uri, &config, &src->connected, &src->connect.err);
+    struct gw_domain *dom = src->dom;
+    src->connect.rc = 0;
+    if (src->connect.owner) {
+        if (gw_source_wires_is_trying(src)) /* there is another if this is not to be had soon */
+            config.deadline_ns = gw_clock_ns() + TRY_NS;
+        src->connect.rc = gw_source_wires_domain(src, &config, &src->connect.err);
+        dom = gw_source_page_dom(src);
+    }
+    if (src->connect.rc == 0)
+        src->connect.rc =
+            gw_connect(dom, &src->connect_uri, &config, &src->connected, &src->connect.err);
 }
 
 static bool is_worth_another_try(int rc)
@@ -80,7 +90,7 @@ static void say_hello(struct gw_source *src)
     hello->stripe_bytes = src->params.stripe_bytes;
     hello->ram_bytes = gw_ram_bytes(src->ram);
     hello->section_bytes_max = src->params.section_bytes_max;
-    hello->memlock_bytes = gw_memlock_budget(gw_wire_flags(src->uri.scheme), hello->endpoints,
+    hello->memlock_bytes = gw_memlock_budget(gw_source_wires_offer(src, hello), hello->endpoints,
                                              src->params.registered_bytes_max);
     hello->peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS;
     hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
@@ -116,9 +126,20 @@ static void connect_next(struct gw_source *src)
     gw_source_connect(src);
 }
 
+static int open_regions(struct gw_source *src, struct gw_error *err);
+
 static void page_connected(struct gw_source *src)
 {
     struct gw_error err = GW_ERROR_INIT;
+    if (src->page_count == 0) {
+        gw_source_wires_chosen(src);
+        if (open_regions(src, &err) < 0) {
+            gw_source_fail(src, &err);
+            gw_ep_close(src->connected);
+            src->connected = NULL;
+            return;
+        }
+    }
     unsigned owner = src->page_count;
     struct gw_page_out_config config = {
         .owner = owner,
@@ -179,6 +200,11 @@ static void connect_done(struct gw_mail *mail, void *engine)
         src->connect_again_ns = gw_clock_ns() + RETRY_NS;
         return;
     }
+    if (src->connect.rc < 0 && src->step == GW_SRC_CONNECT_PAGES &&
+        gw_source_wires_is_trying(src) && gw_source_wires_failed(src, &src->connect.err) == 0) {
+        connect_next(src);
+        return;
+    }
     if (src->connect.rc < 0) {
         uint64_t now = gw_clock_ns();
         if (src->step == GW_SRC_CONNECT && is_worth_another_try(src->connect.rc) &&
@@ -201,8 +227,8 @@ void gw_source_connect(struct gw_source *src)
     src->connect_again_ns = GW_NEVER_NS;
     if (src->connect.busy)
         return;
-    src->connect_uri = src->uri;
     src->connect.owner = src->step == GW_SRC_CONNECT_PAGES ? src->page_count + 1 : 0;
+    src->connect_uri = src->connect.owner ? src->page_uri : src->uri;
     gw_source_post(src, &src->connect, connect_run, connect_done);
 }
 
@@ -212,8 +238,8 @@ static int open_regions(struct gw_source *src, struct gw_error *err)
 {
     struct gw_chunks_config config = {
         .ram = src->ram,
-        .dom = src->dom,
-        .keyed = gw_wire_flags(src->uri.scheme) & GW_EP_ONE_SIDED,
+        .dom = gw_source_page_dom(src),
+        .keyed = gw_source_page_flags(src) & GW_EP_ONE_SIDED,
         .chunk_bytes = src->params.chunk_bytes,
         .local_budget = src->hello.memlock_bytes,
         .remote_budget = src->granted.memlock_bytes,
@@ -222,7 +248,7 @@ static int open_regions(struct gw_source *src, struct gw_error *err)
     if (!config.keyed) {
         for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++) {
             struct gw_block *block = gw_ram_block(src->ram, i);
-            int rc = gw_rmr_open(src->dom, i, block->desc.size_bytes, NULL, 0, &block->rmr, err);
+            int rc = gw_rmr_open(config.dom, i, block->desc.size_bytes, NULL, 0, &block->rmr, err);
             if (rc < 0)
                 return rc;
         }
@@ -253,7 +279,9 @@ void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *ms
     if (rc == 0)
         rc = gw_ram_layout(src->ram, src->params.stripe_bytes, src->granted.endpoints, &err);
     if (rc == 0)
-        rc = open_regions(src, &err);
+        rc = gw_source_wires_answered(src, &msg->u.hello, &err);
+    if (rc == 0)
+        rc = gw_source_wires_check(src, &err);
     if (rc < 0) {
         gw_source_fail(src, &err);
         return;

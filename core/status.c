@@ -20,6 +20,7 @@ static const char *const event_names[] = {
     [GW_EVENT_STALL] = "stall",     [GW_EVENT_CONNECTED] = "connected",
     [GW_EVENT_HOLDING] = "holding", [GW_EVENT_UNKNOWN] = "unknown",
     [GW_EVENT_RETAKE] = "retake",   [GW_EVENT_ENDED] = "ended",
+    [GW_EVENT_WIRE] = "wire",
 };
 
 const char *gw_status_name(enum gw_status status)

@@ -413,6 +413,7 @@ static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
         return GW_NEVER_NS;
     }
     release_guest(tgt);
+    gw_target_wires_close(tgt);
     gw_domain_close(tgt->dom);
     tgt->dom = NULL;
     over(tgt);
@@ -456,6 +457,7 @@ uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
     uint64_t wake_ns = step_link(tgt, now_ns);
     if (tgt->step < GW_TGT_LINGER) {
         gw_target_accept(tgt, now_ns);
+        gw_target_wires_accept(tgt);
         wake_ns = gw_min_u64(wake_ns, gw_target_candidates(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_setup_step(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_settle_step(tgt, now_ns));
@@ -492,7 +494,7 @@ static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns
 {
     struct gw_target *tgt = engine;
     struct gw_armed *armed = &tgt->armed;
-    gw_assert(max >= 3 + 16 + 3 * GW_CANDIDATES_MAX);
+    gw_assert(max >= 3 + 16 + 3 * GW_CANDIDATES_MAX + GW_WIRES_MAX * GW_WIRE_FDS_MAX);
     int count = tgt->control ? gw_ep_arm(tgt->control, fds, 3, wake_ns) : 0;
     armed->control = (unsigned)count;
     uint64_t room_ns = gw_target_room_ns(tgt);
@@ -508,7 +510,8 @@ static int arm(void *engine, struct pollfd *fds, unsigned max, uint64_t *wake_ns
         count += gw_ep_arm(tgt->candidates[i].ep, &fds[count], 3, wake_ns);
         armed->candidates[i] = (unsigned)count;
     }
-    return count;
+    armed->before_wires = (unsigned)count;
+    return count + gw_target_wires_arm(tgt, &fds[count], wake_ns);
 }
 
 static void awake(void *engine, const struct pollfd *fds, unsigned count)
@@ -526,6 +529,7 @@ static void awake(void *engine, const struct pollfd *fds, unsigned count)
         gw_ep_awake(tgt->candidates[i].ep, &fds[at], armed->candidates[i] - at);
         at = armed->candidates[i];
     }
+    gw_target_wires_awake(tgt, &fds[armed->before_wires]);
 }
 
 static void end(void *engine)

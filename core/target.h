@@ -18,6 +18,7 @@
 #include "core/page_in.h"
 #include "core/params.h"
 #include "core/shell.h"
+#include "core/wires.h"
 #include "ram/digest.h"
 
 #include <godwit/target.h>
@@ -78,7 +79,18 @@ struct gw_item { /* one whole item of the stream, waiting to be taken apart */
     uint8_t data[];
 };
 
-struct gw_armed { /* where the descriptors of each armed one end */
+#define GW_WIRE_FDS_MAX 16
+
+struct gw_target_wire { /* a listener for page endpoints alone (target_wires.c) */
+    struct gw_target *tgt;
+    struct gw_uri uri;
+    struct gw_listener *listener;
+    struct gw_domain *dom;
+};
+
+struct gw_armed {                             /* where the descriptors of each armed one end */
+    unsigned wires[GW_WIRES_MAX], wire_count; /* behind all others, from their first on */
+    unsigned before_wires;
     unsigned control, listener, candidates[GW_CANDIDATES_MAX], candidate_count;
     bool listening;
 };
@@ -118,7 +130,10 @@ struct gw_target {
     enum gw_ht_state hs;
     struct gw_listener *listener;
     struct gw_domain *dom;
-    struct gw_uri uri;
+    struct gw_uri uri, bound; /* as asked for; as listened on, with the real port */
+    struct gw_target_wire wires[GW_WIRES_MAX];
+    unsigned wire_count;              /* a job's while it runs */
+    struct gw_target_wire *page_wire; /* once a page endpoint is open; NULL: control's */
     struct gw_candidate candidates[GW_CANDIDATES_MAX];
     unsigned candidate_count;
     struct gw_armed armed;
@@ -211,6 +226,23 @@ uint64_t gw_target_candidates(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_drop_candidates(struct gw_target *tgt);
 uint64_t gw_target_setup_step(struct gw_target *tgt, uint64_t now_ns);
 void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg);
+
+/* May a page endpoint come over @wire (NULL: control's)? */
+enum gw_admission gw_target_admit_page(struct gw_target *tgt, struct gw_target_wire *wire,
+                                       const struct gw_preface *preface,
+                                       struct gw_wire_config *config);
+void gw_target_add_page(struct gw_target *tgt, struct gw_target_wire *wire, struct gw_endpoint *ep);
+void gw_target_say_reply(struct gw_target *tgt); /* HELLO_REPLY */
+
+/* target_wires.c */
+struct gw_domain *gw_target_page_dom(const struct gw_target *tgt);
+uint32_t gw_target_page_flags(const struct gw_target *tgt); /* of the wire that pages came over */
+/* HELLO names page wires: the reply is said when they are listened on. */
+bool gw_target_wires_asked(struct gw_target *tgt);
+void gw_target_wires_accept(struct gw_target *tgt);
+int gw_target_wires_arm(struct gw_target *tgt, struct pollfd *fds, uint64_t *wake_ns);
+void gw_target_wires_awake(struct gw_target *tgt, const struct pollfd *fds);
+void gw_target_wires_close(struct gw_target *tgt); /* after page endpoints and registrations */
 
 /* target_keys.c */
 int gw_target_keys_open(struct gw_target *tgt, struct gw_error *err); /* where memory is ready */

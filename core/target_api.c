@@ -181,6 +181,8 @@ int gw_target_listen(struct gw_target *tgt, const char *uri, struct gw_error *er
         return rc;
     }
     snprintf(tgt->uri_text, sizeof(tgt->uri_text), "%s", gw_listener_uri(tgt->listener));
+    if (gw_uri_parse(tgt->uri_text, &tgt->bound, NULL) < 0)
+        tgt->bound = tgt->uri;
     reset(tgt);
     atomic_store_explicit(&tgt->started, true, memory_order_relaxed); /* running says it is so */
     atomic_store_explicit(&tgt->running, true, memory_order_release);

@@ -41,10 +41,10 @@ static unsigned worker_count(void)
 
 int gw_target_keys_open(struct gw_target *tgt, struct gw_error *err)
 {
-    if (!(gw_wire_flags(tgt->uri.scheme) & GW_EP_ONE_SIDED))
+    if (!(gw_target_page_flags(tgt) & GW_EP_ONE_SIDED))
         return 0;
     struct gw_lends_config config = {.ram = tgt->ram,
-                                     .dom = tgt->dom,
+                                     .dom = gw_target_page_dom(tgt),
                                      .budget_bytes = tgt->reply.memlock_bytes,
                                      .prefault = tgt->params.prefault};
     tgt->lending = gw_zalloc(1, sizeof(*tgt->lending));

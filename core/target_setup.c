@@ -62,12 +62,22 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
     config->heard_first = preface->index == 0; /* who says nothing is no candidate */
     if (preface->index == 0)
         return GW_ADMIT_OK;
+    return gw_target_admit_page(tgt, NULL, preface, config);
+}
+
+enum gw_admission gw_target_admit_page(struct gw_target *tgt, struct gw_target_wire *wire,
+                                       const struct gw_preface *preface,
+                                       struct gw_wire_config *config)
+{
     if (!tgt->in_session || memcmp(preface->session, tgt->session, sizeof(tgt->session)) != 0)
         return GW_ADMIT_UNKNOWN;
+    if (tgt->step == GW_TGT_OFFER && tgt->work.busy)
+        return GW_ADMIT_LATER; /* it has not been answered yet */
     unsigned owner = preface->index - 1u;
     if (owner >= tgt->reply.endpoints || tgt->page_open[owner] || tgt->step >= GW_TGT_READY ||
-        !tgt->pages[owner])
+        !tgt->pages[owner] || (tgt->page_open_count > 0 && tgt->page_wire != wire))
         return GW_ADMIT_INDEX;
+    config->log = &tgt->log;
     config->peer_timeout_ns = tgt->reply.peer_timeout_ns;
     config->message_bytes_max = GW_PAGE_MESSAGE_BYTES_MAX;
     config->place = &gw_placer_ops;
@@ -77,9 +87,17 @@ static enum gw_admission admit(void *ctx, const struct gw_preface *preface, stru
 
 static void maybe_ready(struct gw_target *tgt);
 
-static void add_page(struct gw_target *tgt, struct gw_endpoint *ep, unsigned owner)
+void gw_target_add_page(struct gw_target *tgt, struct gw_target_wire *wire, struct gw_endpoint *ep)
 {
     struct gw_error err = GW_ERROR_INIT;
+    struct gw_ep_attr attr;
+    gw_ep_query(ep, &attr);
+    unsigned owner = attr.index - 1u;
+    if (tgt->page_open_count > 0 && (tgt->page_wire != wire || tgt->page_open[owner])) {
+        gw_ep_close(ep); /* admitted before another decided */
+        return;
+    }
+    tgt->page_wire = wire;
     if (gw_page_in_start(tgt->pages[owner], ep, &err) < 0) {
         gw_target_fail(tgt, &err);
         return;
@@ -119,7 +137,7 @@ void gw_target_accept(struct gw_target *tgt, uint64_t now_ns)
         struct gw_ep_attr attr;
         gw_ep_query(ep, &attr);
         if (attr.index > 0) {
-            add_page(tgt, ep, attr.index - 1u);
+            gw_target_add_page(tgt, NULL, ep);
             continue;
         }
         make_room(tgt);
@@ -189,6 +207,13 @@ static void fill_hello(struct gw_target *tgt, unsigned endpoints, struct gw_hell
     snprintf(ours->agent, sizeof(ours->agent), "godwit %s", gw_version());
 }
 
+void gw_target_say_reply(struct gw_target *tgt)
+{
+    struct gw_message answer = {.type = GW_MSG_HELLO_REPLY};
+    answer.u.hello = tgt->reply;
+    gw_target_say(tgt, &answer);
+}
+
 /* True: this candidate is the session now. */
 static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
                      const struct gw_message *msg)
@@ -225,9 +250,8 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
         gw_target_fail(tgt, &err);
         return true;
     }
-    struct gw_message answer = {.type = GW_MSG_HELLO_REPLY};
-    answer.u.hello = tgt->reply;
-    gw_target_say(tgt, &answer);
+    if (!gw_target_wires_asked(tgt))
+        gw_target_say_reply(tgt);
     return true;
 }
 
@@ -404,7 +428,7 @@ static void ready_run(struct gw_job *job)
     struct gw_error *err = &tgt->work.err;
     gw_error_clear(err);
     tgt->work.rc = gw_ram_target_begin(tgt->ram, err);
-    if (gw_wire_flags(tgt->uri.scheme) & GW_EP_ONE_SIDED) { /* chunks, as they are wished for */
+    if (gw_target_page_flags(tgt) & GW_EP_ONE_SIDED) { /* chunks, as they are wished for */
         if (tgt->work.rc == 0)
             tgt->work.rc = gw_target_keys_open(tgt, err);
         return;
@@ -415,7 +439,7 @@ static void ready_run(struct gw_job *job)
                                   .bytes = block->desc.size_bytes,
                                   .access = GW_MR_REMOTE_WRITE,
                                   .region = i};
-        tgt->work.rc = gw_mr_reg(tgt->dom, &desc, &block->mr, err);
+        tgt->work.rc = gw_mr_reg(gw_target_page_dom(tgt), &desc, &block->mr, err);
     }
 }
 

@@ -111,6 +111,7 @@ static void on_event(void *ctx, const struct gw_event *event)
     case GW_EVENT_ROUND:
     case GW_EVENT_STALL:
     case GW_EVENT_UNKNOWN:
+    case GW_EVENT_WIRE:
     case GW_EVENT_RETAKE: /* a source's */
         break;
     }

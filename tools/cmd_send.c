@@ -90,6 +90,9 @@ static void on_event(void *ctx, const struct gw_event *event)
     case GW_EVENT_CONNECTED:
         gw_talk_note("connected: %s", event->text);
         break;
+    case GW_EVENT_WIRE:
+        gw_talk_note("%s", event->text);
+        break;
     case GW_EVENT_UNKNOWN:
         sender->unknown = true;
         gw_talk_warn("the outcome of the handover is not known: %s", event->text);

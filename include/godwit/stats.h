@@ -99,6 +99,7 @@ enum gw_event_type {
     GW_EVENT_UNKNOWN,   /* source: the outcome is not known; it goes on asking */
     GW_EVENT_RETAKE,    /* source: what was released could not be taken back; guest stays paused */
     GW_EVENT_ENDED,     /* final; wait() will return */
+    GW_EVENT_WIRE,      /* source: x-wire: which wire pages take, and why no better one */
 };
 
 struct gw_event {

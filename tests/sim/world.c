@@ -374,13 +374,13 @@ static bool may_run(const struct actor *actor)
 
 static bool engine_is_ready(struct actor *actor, bool mail, uint64_t *next_ns)
 {
-    struct pollfd fds[79];
+    struct pollfd fds[127];
     enum side before = world_enter(actor->side);
     uint64_t now_ns = gw_clock_ns();
     uint64_t wake_ns = actor->wake_ns;
     bool ready = mail || wake_ns <= now_ns;
     if (!ready) {
-        int count = actor->shell->ops->arm(actor->shell->engine, fds, 79, &wake_ns);
+        int count = actor->shell->ops->arm(actor->shell->engine, fds, 127, &wake_ns);
         gw_assert(count == 0); /* a loop endpoint has no descriptors */
         actor->shell->ops->awake(actor->shell->engine, fds, 0);
         ready = wake_ns <= now_ns;
