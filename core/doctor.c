@@ -24,9 +24,8 @@ int gw_doctor_run(const char *uri, gw_finding_fn *found, void *ctx, struct gw_er
 
     if (uri && gw_uri_parse(uri, &address, err) < 0)
         return -EINVAL;
-    if (uri && !gw_wire_name(address.scheme))
-        return gw_fail(err, -EINVAL, "address '%.200s': wire '%s' is not in this build", uri,
-                       address.scheme);
+    if (uri && gw_wire_check(address.scheme, err) < 0)
+        return gw_error_prefix(err, "address '%.200s'", uri);
     if (!found)
         return 0;
     const struct gw_uri *asked = uri ? &address : NULL;

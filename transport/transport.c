@@ -58,6 +58,11 @@ static const struct gw_transport_ops *find(const char *scheme)
     return NULL;
 }
 
+int gw_wire_check(const char *scheme, struct gw_error *err)
+{
+    return gw_wire_name(scheme) ? 0 : no_wire(err, scheme);
+}
+
 const char *gw_wire_name(const char *scheme)
 {
     const struct gw_transport_ops *ops = find(gw_filter_wire(scheme));

@@ -170,6 +170,8 @@ struct gw_completion {
     int status; /* 0, or the negative errno with which it was flushed: nothing is known of its bytes */
 };
 
+/* 0, or -EINVAL and what this build was made without. */
+int gw_wire_check(const char *scheme, struct gw_error *err);
 /* The wire's name for @scheme ("tcp", of "tap+tcp" too), NULL if there is no such wire
  * here. */
 const char *gw_wire_name(const char *scheme);
