@@ -19,7 +19,7 @@ struct gw_description;
 struct gw_described_device {
     char idstr[256];
     uint32_t instance_id, version_id;
-    bool has_version; /* devices without one were written by hand */
+    bool has_version;           /* devices without one were written by hand */
     size_t text_at, text_bytes; /* of its object */
 };
 
