@@ -344,7 +344,6 @@ GW_TEST(command, what_is_not_there_yet_says_so)
     STATUS_IS(2, "save", "file:x");
     said(&only.err, "not in this version yet");
     STATUS_IS(2, "bench");
-    STATUS_IS(2, "analyze", "x");
     STATUS_IS(2, "load", "file:x");
 }
 
