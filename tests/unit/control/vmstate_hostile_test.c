@@ -231,6 +231,17 @@ GW_TEST(vmstate_hostile, tree_that_is_not_one_is_refused)
     sink_fini(&s);
 }
 
+GW_TEST(vmstate_hostile, bits_that_a_bitmap_has_not_are_dropped)
+{
+    struct sink s = filled();
+    uint8_t ones[16];
+    memset(ones, 0xff, sizeof(ones));
+    GW_EXPECT_EQ(load(&sink_bitmap_vmsd, &s, ones, sizeof(ones)), 0);
+    GW_EXPECT_EQ(s.bits[0], UINT64_MAX);
+    GW_EXPECT_EQ(s.bits[1], 0x3f);
+    sink_fini(&s);
+}
+
 GW_TEST(vmstate_hostile, claim_that_does_not_hold_is_refused_on_both_sides)
 {
     struct sink s = filled();

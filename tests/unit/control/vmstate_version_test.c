@@ -162,6 +162,40 @@ GW_TEST(vmstate_version, field_that_is_gone_in_both_directions)
     GW_EXPECT_EQ(target.cache, 0);
 }
 
+/* ---- presence ------------------------------------------------------------------------------------ */
+
+static bool always(const void *opaque, uint32_t version_id)
+{
+    (void)opaque;
+    (void)version_id;
+    return true;
+}
+
+static bool before_2(const void *opaque, uint32_t version_id)
+{
+    (void)opaque;
+    return version_id < 2;
+}
+
+static const struct gw_vmstate tested = {
+    GW_VMSTATE_OF(struct disk),
+    .name = "disk",
+    .version_id = 2,
+    GW_VMSTATE_FIELDS(GW_VMSTATE_UINT32(sector, struct disk, .version_id = 2, .test = always),
+                      GW_VMSTATE_UINT16_TEST(flags, struct disk, before_2)),
+};
+
+GW_TEST(vmstate_version, test_alone_decides_and_is_told_the_version)
+{
+    struct disk disk = {0};
+    static const uint8_t bytes[] = {0, 0, 0, 9, 0, 1};
+    GW_EXPECT_EQ(rig_load_version(&tested, &disk, bytes, 6, 1), 0);
+    GW_EXPECT(disk.sector == 9 && disk.flags == 1);
+    disk = (struct disk){0};
+    GW_EXPECT_EQ(rig_load_version(&tested, &disk, bytes, 4, 2), 0);
+    GW_EXPECT(disk.sector == 9 && disk.flags == 0);
+}
+
 /* ---- versions that the table does not describe --------------------------------------------------- */
 
 static int load_disk_1(void *opaque, struct gw_reader *r, uint32_t version_id, struct gw_error *err)

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+/* Devices that are tables (godwit/vmstate.h), moved with a guest from one side to the other. */
+#include "tests/shim/gw_test.h"
+#include "tests/support/pair.h"
+
+#include <errno.h>
+#include <godwit/vmstate.h>
+#include <string.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define SECONDS 20u
+
+struct nic {
+    uint64_t packets;
+    uint32_t count;
+    uint16_t *ring;
+    bool offloads, has_offload;
+};
+
+static const struct gw_vmstate vmstate_offload = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic/offload",
+    .version_id = 1,
+    GW_VMSTATE_PROPERTY("x-offload", struct nic, has_offload),
+    GW_VMSTATE_FIELDS(GW_VMSTATE_BOOL(offloads, struct nic)),
+};
+#define NIC_FIELDS                                                                                 \
+    GW_VMSTATE_UINT64(packets, struct nic), GW_VMSTATE_UINT32(count, struct nic),                  \
+        GW_VMSTATE_VARRAY_ALLOC(UINT16, ring, struct nic, count, 1024)
+static const struct gw_vmstate vmstate_nic = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic",
+    .version_id = 1,
+    GW_VMSTATE_FIELDS(NIC_FIELDS),
+    GW_VMSTATE_SUBSECTIONS(&vmstate_offload),
+};
+static const struct gw_vmstate vmstate_nic_older = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic",
+    .version_id = 1,
+    GW_VMSTATE_FIELDS(NIC_FIELDS),
+};
+
+struct scene {
+    struct pair pair;
+    struct gw_params *params;
+    struct nic here, there;
+    struct gw_vmstate_device source, target;
+};
+
+/* A guest with one more device, which at the target is what @there describes. */
+static void begin(struct scene *scene, const struct gw_vmstate *there)
+{
+    struct pair *pair = &scene->pair;
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_device_desc desc;
+    scene->here = (struct nic){.packets = 77, .count = 3, .offloads = true, .has_offload = true};
+    scene->there = (struct nic){.packets = 5};
+    scene->here.ring = gw_vmstate_alloc(3, sizeof(uint16_t));
+    scene->here.ring[2] = 0x1234;
+    scene->source = (struct gw_vmstate_device){
+        sizeof(scene->source), &vmstate_nic, &scene->here, "0000:00:03.0/nic", 0, "pc"};
+    scene->target = scene->source;
+    scene->target.vmsd = there;
+    scene->target.opaque = &scene->there;
+    /* A target that voided goes on answering for that long. */
+    scene->params = gw_params_new();
+    GW_EXPECT_EQ(gw_params_set(scene->params, "x-settle-timeout", "300", NULL), 0);
+    GW_EXPECT_EQ(gw_params_set(scene->params, "x-hold-timeout", "300", NULL), 0);
+    pair->params = pair->target_params = scene->params;
+    pair_add_block(pair, "ram0", 2 * MIB, GW_BLOCK_ANON, 50);
+    pair_init(pair);
+    GW_ASSERT_EQ(gw_vmstate_device_desc(&scene->source, &desc, &err), 0);
+    GW_ASSERT_EQ(gw_source_add_device(pair->src, &desc, &err), 0);
+    GW_ASSERT_EQ(gw_vmstate_device_desc(&scene->target, &desc, &err), 0);
+    GW_ASSERT_EQ(gw_target_add_device(pair->tgt, &desc, &err), 0);
+}
+
+static void move(struct scene *scene)
+{
+    pair_listen(&scene->pair);
+    pair_start(&scene->pair);
+    GW_EXPECT(pair_finish(&scene->pair, SECONDS));
+}
+
+static void end(struct scene *scene)
+{
+    pair_fini(&scene->pair);
+    gw_params_free(scene->params);
+    gw_vmstate_clear(&vmstate_nic, &scene->here);
+    gw_vmstate_clear(&vmstate_nic, &scene->there);
+}
+
+GW_TEST(described_device, moves_with_the_guest)
+{
+    static struct scene scene = {.pair = {.device_value = 1}};
+    begin(&scene, &vmstate_nic);
+    move(&scene);
+    GW_EXPECT_EQ(scene.pair.source_rc, 0);
+    GW_EXPECT_EQ(scene.pair.target_rc, 0);
+    GW_EXPECT_EQ(scene.there.packets, 77);
+    GW_ASSERT(scene.there.ring != NULL);
+    GW_EXPECT_EQ(scene.there.ring[2], 0x1234);
+    GW_EXPECT(scene.there.offloads);
+    end(&scene);
+}
+
+GW_TEST(described_device, that_an_older_target_does_not_know_all_of_stays_until_a_property_is_off)
+{
+    static struct scene scene = {.pair = {.device_value = 1}};
+    begin(&scene, &vmstate_nic_older);
+    move(&scene);
+    GW_EXPECT_EQ(scene.pair.target_rc, -ENOENT);
+    GW_EXPECT_STREQ(scene.pair.target_err.message,
+                    "device '0000:00:03.0/nic' instance 0: machine 'pc': section 'nic' at offset "
+                    "18: subsection 'nic/offload' is not known here");
+    GW_EXPECT_EQ(scene.pair.target_err.code, GW_CODE_DEVICE);
+    GW_EXPECT(scene.pair.source_rc < 0);
+    GW_EXPECT_STREQ(scene.pair.source_err.peer, scene.pair.target_err.message);
+    GW_EXPECT(strstr(scene.pair.target_err.hint, "switch it off there by its property"));
+    GW_EXPECT(scene.pair.source_runs && !scene.pair.target_runs);
+    GW_EXPECT(scene.there.packets == 5 && scene.there.ring == NULL && scene.there.count == 0);
+    struct gw_error err = GW_ERROR_INIT;
+    GW_EXPECT_EQ(gw_vmstate_property_set(&vmstate_nic, &scene.here, "x-offload", false, &err), 0);
+    move(&scene);
+    GW_EXPECT_EQ(scene.pair.source_rc, 0);
+    GW_EXPECT_EQ(scene.there.packets, 77);
+    end(&scene);
+}
+
+GW_TEST(described_device, early_state_is_refused_while_nothing_sends_it_early)
+{
+    static const struct gw_vmstate early = {
+        GW_VMSTATE_OF(struct nic),
+        .name = "nic",
+        .early_setup = true,
+    };
+    struct pair pair = {.device_value = 1};
+    struct nic nic = {0};
+    struct gw_vmstate_device dev = {sizeof(dev), &early, &nic, NULL, 0, NULL};
+    struct gw_device_desc desc;
+    struct gw_error err = GW_ERROR_INIT;
+    pair_add_block(&pair, "ram0", MIB, GW_BLOCK_ANON, 0);
+    pair_init(&pair);
+    GW_EXPECT_EQ(gw_vmstate_device_desc(&dev, &desc, &err), 0);
+    GW_EXPECT_EQ(gw_source_add_device(pair.src, &desc, &err), -EINVAL);
+    GW_EXPECT(strstr(err.message, "flags 0x1"));
+    pair_fini(&pair);
+}
