@@ -2,6 +2,7 @@
 /* Descriptions and values that nobody thought of: what is saved is what is loaded, and whatever a byte
  * is changed to, a load fails and leaves the object as it was, or gives one that can be saved.
  * GODWIT_VMSTATE_SEEDS says how many (100000); the sanitizers look at a tenth unless told. */
+#include "control/stream_describe.h"
 #include "control/vmdesc.h"
 #include "tests/support/vmstate_random.h"
 #include "tests/unit/control/vmstate_rig.h"
@@ -228,6 +229,16 @@ GW_TEST(vmstate_random, description_adds_up_to_the_bytes_written)
         MUST(json_string_length(json_object_get(device, "vmsd_name")) == 5);
         MUST(described_bytes(device) == saved.bytes);
         json_decref(json);
+        /* And whoever reads streams finds its way through the bytes. */
+        struct gw_description *read;
+        size_t fault_at = 0;
+        uint64_t bytes;
+        MUST(gw_description_new((const char *)desc.text.data, desc.text.bytes, &read, &fault_at,
+                                &rig_err) == 0);
+        MUST(gw_description_measure(read, 0, &bytes, &rig_err) == 0 && bytes == saved.bytes);
+        MUST(gw_description_walk(read, 0, saved.data, saved.bytes, NULL, NULL, &fault_at,
+                                 &rig_err) == 0);
+        gw_description_free(read);
         gw_vmdesc_fini(&desc);
         random_object_free(d, a);
         random_world_fini(&world);
