@@ -64,17 +64,48 @@ static size_t count_bytes(const struct gw_vmfield *f)
     }
 }
 
-/* Is the member that counts @c's field loaded after it, or with it? */
-static bool is_counted_late(const struct checked *c)
+static bool writes_any(const struct gw_vmstate *vmsd, const struct gw_vmfield *f, size_t from,
+                       size_t end);
+
+/* Does loading @f write to [from, end) of the object? Not asked of one with a test: it may be another way
+ * to write the same, of which only one is ever taken. */
+static bool writes(const struct gw_vmfield *f, size_t from, size_t end)
 {
-    size_t from = c->field->count_offset, end = from + count_bytes(c->field);
-    for (const struct gw_vmfield *f = c->field; f; f = gw_vmfield_next(c->vmsd, f)) {
-        bool writes = gw_vmfield_is_plain(f) && !f->pointer && !f->pointers;
-        size_t bytes = f->count_kind == GW_VM_END ? gw_vmfield_stride(f, f->count) : 0;
-        if (writes && bytes > 0 && f->offset < end && from < f->offset + bytes)
+    if (f->test || f->pointer || f->pointers || f->count_kind != GW_VM_END)
+        return false;
+    bool is_struct = f->kind == GW_VM_STRUCT || f->kind == GW_VM_VSTRUCT;
+    size_t stride = gw_vmfield_stride(f, f->count), count = gw_vmfield_elements(f, f->count);
+    if (!is_struct)
+        return gw_vmfield_is_plain(f) && f->offset < end && from < f->offset + count * stride;
+    for (size_t i = 0; i < count; i++) {
+        size_t at = f->offset + i * stride;
+        if (at < end && from < at + stride && f->vmsd &&
+            writes_any(f->vmsd, gw_vmfield_first(f->vmsd), from > at ? from - at : 0, end - at))
             return true;
     }
     return false;
+}
+
+/* The same of @f and all that is loaded after it. */
+static bool writes_any(const struct gw_vmstate *vmsd, const struct gw_vmfield *f, size_t from,
+                       size_t end)
+{
+    for (; f; f = gw_vmfield_next(vmsd, f)) {
+        if (writes(f, from, end))
+            return true;
+    }
+    for (const struct gw_vmstate *const *sub = vmsd->subsections; sub && *sub; sub++) {
+        if (writes_any(*sub, gw_vmfield_first(*sub), from, end))
+            return true;
+    }
+    return false;
+}
+
+/* Is the member that counts @c's field loaded after it, or with it? */
+static bool is_counted_late(const struct checked *c)
+{
+    size_t from = c->field->count_offset;
+    return writes_any(c->vmsd, c->field, from, from + count_bytes(c->field));
 }
 
 static int check_count(const struct checked *c)
@@ -89,8 +120,6 @@ static int check_count(const struct checked *c)
         return bad(c, "its count has no maximum");
     if (f->count > 0)
         return bad(c, "a count of its own and a member that counts");
-    if (is_counted_late(c))
-        return bad(c, "the member that counts is loaded after it");
     return 0;
 }
 
@@ -287,6 +316,11 @@ static int check_description(const struct gw_vmstate *vmsd, unsigned depth, stru
         rc = check_subsection(&c, sub, depth);
         if (rc < 0)
             return rc;
+    }
+    /* Last: what is contained is known to be sound. */
+    for (c.field = gw_vmfield_first(vmsd); c.field; c.field = gw_vmfield_next(vmsd, c.field)) {
+        if (c.field->count_kind != GW_VM_END && is_counted_late(&c))
+            return bad(&c, "the member that counts is loaded after it");
     }
     return 0;
 }

@@ -26,7 +26,8 @@
  * A *description* (struct gw_vmstate) is a list of *fields* (vmfield.h: one macro per kind, each of
  * which compiles only for a member of that type), *subsections* and hooks. On the wire, values follow
  * each other in the order of the table: no tags, no lengths, big-endian, byte for byte what QEMU
- * writes for the same table. Descriptions are constants at file scope and are borrowed.
+ * writes for the same table. Descriptions are constants at file scope and are borrowed. The macros are
+ * C (C11 and later), not C++.
  *
  * Life:    a description; a struct gw_vmstate_device that binds it to an object; its
  *          gw_vmstate_device_desc() goes to gw_source_add_device() or gw_target_add_device().
@@ -227,7 +228,8 @@ GW_API int gw_vmstate_property_set(const struct gw_vmstate *vmsd, void *opaque,
 GW_API void *gw_vmstate_alloc(size_t count, size_t bytes);
 
 /** gw_vmstate_free() - free what gw_vmstate_alloc() gave; takes NULL. [any thread] Nothing in it is
- *  looked at: gw_vmstate_clear() first, if it holds such memory itself. */
+ *  looked at: gw_vmstate_clear() first, if it holds such memory itself. As with free(), memory from
+ *  elsewhere, or freed twice, is a mistake of the caller's that no return value could tell. */
 GW_API void gw_vmstate_free(void *memory);
 
 /** gw_vmstate_clear() - free everything that loads of @vmsd allocate in @opaque: ALLOC members become

@@ -92,6 +92,55 @@ static const struct gw_vmstate counted_late = {
                       GW_VMSTATE_UINT8(count_u8, struct sink)),
 };
 
+/* The count is in a structure, and in a subsection. */
+struct counted_head {
+    uint8_t unused, count;
+};
+struct counted_outer {
+    struct counted_head heads[2];
+    uint8_t list[4];
+};
+static const struct gw_vmstate counted_head = {
+    GW_VMSTATE_OF(struct counted_head),
+    .name = "head",
+    GW_VMSTATE_FIELDS(GW_VMSTATE_UINT8(count, struct counted_head)),
+};
+static const struct gw_vmstate counted_inside = {
+    GW_VMSTATE_OF(struct counted_outer),
+    .name = "outer",
+    GW_VMSTATE_FIELDS(
+        GW_VMSTATE_VARRAY(UINT8, list, struct counted_outer, heads[1].count),
+        GW_VMSTATE_STRUCT_ARRAY(heads, struct counted_outer, 2, counted_head, struct counted_head)),
+};
+static const struct gw_vmstate counted_beside = {
+    /* a member of the structure that is not loaded */
+    GW_VMSTATE_OF(struct counted_outer),
+    .name = "outer",
+    GW_VMSTATE_FIELDS(
+        GW_VMSTATE_VARRAY(UINT8, list, struct counted_outer, heads[1].unused),
+        GW_VMSTATE_STRUCT_ARRAY(heads, struct counted_outer, 2, counted_head, struct counted_head)),
+};
+static const struct gw_vmstate counted_sub = {
+    GW_VMSTATE_OF(struct counted_outer),
+    .name = "outer/sub",
+    GW_VMSTATE_FIELDS(GW_VMSTATE_UINT8(heads[0].count, struct counted_outer)),
+};
+static const struct gw_vmstate counted_by_sub = {
+    GW_VMSTATE_OF(struct counted_outer),
+    .name = "outer",
+    GW_VMSTATE_FIELDS(GW_VMSTATE_VARRAY(UINT8, list, struct counted_outer, heads[0].count)),
+    GW_VMSTATE_SUBSECTIONS(&counted_sub),
+};
+
+GW_TEST(vmstate_check, count_that_is_loaded_again_later_is_found_wherever_it_is)
+{
+    EXPECT_MALFORMED(&counted_inside,
+                     "vmstate 'outer': field 'list': the member that counts is loaded after it");
+    EXPECT_MALFORMED(&counted_by_sub,
+                     "vmstate 'outer': field 'list': the member that counts is loaded after it");
+    GW_EXPECT_EQ(gw_vmstate_check(&counted_beside, NULL), 0);
+}
+
 GW_TEST(vmstate_check, count_comes_before_what_it_counts)
 {
     EXPECT_MALFORMED(&counted_late,
