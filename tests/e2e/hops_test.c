@@ -16,7 +16,7 @@
 /* The guest writes on at @embedder. */
 static void await_writes(struct embedder *embedder, uint64_t beyond)
 {
-    uint64_t until_ms = scene_now_ms() + SECONDS * 1000;
+    uint64_t until_ms = scene_now_ms() + UINT64_C(1000) * SECONDS;
     while (embedder_writes(embedder) <= beyond) {
         if (scene_now_ms() > until_ms)
             GW_FAIL("the guest does not write");
