@@ -191,7 +191,9 @@ struct gw_rdma_ep {
     uint64_t posted, done, failed;  /* failed: the first that failed; UINT64_MAX */
     uint32_t put_count;             /* accepted and not collected */
     uint32_t put_bytes, flight_max; /* accepted and not done */
-    struct gw_completion *ready;    /* a ring of put_window: done and not collected */
+    uint32_t turn_bytes;            /* accepted since the owner last listened or slept */
+    bool is_turn_over;
+    struct gw_completion *ready; /* a ring of put_window: done and not collected */
     uint32_t ready_first, ready_count;
     bool is_tail_silent; /* the last request posted is unsignalled, by a failure to post */
     struct ibv_send_wr wr[GW_RDMA_PUT_LIST];

@@ -205,6 +205,7 @@ ssize_t gw_rdma_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
     struct gw_rdma_ep *e = gw_rdma_ep_of(ep);
     bool was_told = e->is_told;
     int rc = gw_rdma_check(e);
+    e->turn_bytes = 0;
     if (atomic_load_explicit(&e->shut, memory_order_relaxed))
         return rc;
     /* What had arrived is the peer's last word; after a verdict of our own it is not wanted. */

@@ -258,7 +258,10 @@ int gw_rdma_arm(struct gw_endpoint *ep, struct pollfd *fds, unsigned max, uint64
         gw_rdma_fail(e, -EIO, GW_CODE_IO, "", "%s: no notice of completions", e->dom->device);
     gw_rdma_check(e);
     e->is_told = was_told;
-    if (is_ready(e)) {
+    bool goes_on = e->is_turn_over;
+    e->is_turn_over = false;
+    e->turn_bytes = 0;
+    if (goes_on || is_ready(e)) {
         *wake_ns = 0;
         return 0;
     }

@@ -55,7 +55,9 @@ static int fill(struct gw_rdma_ep *e, unsigned at, const struct gw_put *put)
     return 0;
 }
 
-/* Messages keep their part of the queue: puts are limited by a window of their own. */
+/* Messages keep their part of the queue: puts are limited by a window of their own. On a software device
+ * the post is the transmission, so what is taken in one turn is limited as well: an owner that puts all
+ * the time must come to beat. */
 static bool has_room(const struct gw_rdma_ep *e, unsigned more, uint64_t more_bytes)
 {
     return e->put_count + more < e->put_window && e->put_bytes + more_bytes < e->flight_max;
@@ -66,7 +68,8 @@ static int put_list(struct gw_rdma_ep *e, const struct gw_put *puts, unsigned co
 {
     unsigned n = 0;
     uint64_t bytes = 0;
-    while (n < count && n < GW_RDMA_PUT_LIST && has_room(e, n, bytes)) {
+    e->is_turn_over = e->turn_bytes >= e->flight_max;
+    while (n < count && n < GW_RDMA_PUT_LIST && !e->is_turn_over && has_room(e, n, bytes)) {
         int rc = fill(e, n, &puts[n]);
         if (rc < 0 && n == 0)
             return rc;
@@ -82,6 +85,7 @@ static int put_list(struct gw_rdma_ep *e, const struct gw_put *puts, unsigned co
         bytes -= puts[--n].bytes;
     e->put_count += posted;
     e->put_bytes += (uint32_t)bytes;
+    e->turn_bytes += (uint32_t)bytes;
     e->tx_bytes += bytes;
     return (int)posted;
 }

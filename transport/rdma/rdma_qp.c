@@ -25,12 +25,12 @@
 
 /* ---- timeouts ---------------------------------------------------------------------------------------- */
 
-/* The acknowledgement's timeout is 4.096 us * 2^code, and a device may take four times that: all tries
- * shall be over within the peer's time. */
+/* The acknowledgement's timeout is 4.096 us * 2^code, and a device may take up to four times that. Twice
+ * all tries fit into the peer's time; beats notice a death that takes longer. */
 static uint8_t timeout_code(uint64_t peer_timeout_ns)
 {
     uint8_t code = 18;
-    while (code > 8 && (UINT64_C(4096) << code) * (RETRIES + 1) * 4 > peer_timeout_ns)
+    while (code > 8 && (UINT64_C(4096) << code) * (RETRIES + 1) * 2 > peer_timeout_ns)
         code--;
     return code;
 }
