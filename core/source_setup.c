@@ -14,7 +14,6 @@
 #include <string.h>
 
 #define RETRY_NS (100 * GW_NS_PER_MS)
-#define TRY_NS (2 * GW_NS_PER_S)
 #define OFFER_BUF_BYTES (64u << 10)
 
 /* ---- connecting ------------------------------------------------------------------------------- */
@@ -34,6 +33,10 @@ static void connect_run(struct gw_job *job)
         .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
         .message_bytes_max = src->connect.owner ? GW_PAGE_MESSAGE_BYTES_MAX : 0,
         .log = &src->log,
+        .rdma_device = gw_params_device(src->params.rdma_device),
+        .rdma_gid = src->params.rdma_gid_index == GW_RDMA_GID_ANY
+                        ? 0
+                        : 1 + (unsigned)src->params.rdma_gid_index,
     };
     memcpy(config.session, src->session, sizeof(config.session));
     src->connected = NULL;
@@ -42,7 +45,7 @@ static void connect_run(struct gw_job *job)
     src->connect.rc = 0;
     if (src->connect.owner) {
         if (gw_source_wires_is_trying(src)) /* there is another if this is not to be had soon */
-            config.deadline_ns = gw_clock_ns() + TRY_NS;
+            config.deadline_ns = gw_clock_ns() + setup_ns(src) / 2;
         src->connect.rc = gw_source_wires_domain(src, &config, &src->connect.err);
         dom = gw_source_page_dom(src);
     }
