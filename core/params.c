@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@ enum param_type {
     PARAM_COUNT,
     PARAM_BOOL,
     PARAM_STALL,
-    PARAM_WIRE
+    PARAM_WIRE,
+    PARAM_DEVICE
 };
 
 struct param {
@@ -198,6 +200,39 @@ static int parse_count(const char *text, uint64_t *value, struct gw_error *err)
     return 0;
 }
 
+/* A value is a number, so a name is one as well: its place in a list that only grows. */
+#define DEVICES_MAX 64
+#define DEVICE_BYTES 64 /* the kernel's limit, with the terminating zero */
+
+static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
+static char devices[DEVICES_MAX][DEVICE_BYTES];
+
+static int parse_device(const char *text, uint64_t *value, struct gw_error *err)
+{
+    if (strcmp(text, "any") == 0) {
+        *value = 0;
+        return 0;
+    }
+    if (!text[0] || strlen(text) >= DEVICE_BYTES)
+        return gw_fail(err, -EINVAL, "'%.80s' is not the name of a device", text);
+    unsigned i = 0;
+    pthread_mutex_lock(&devices_lock);
+    while (i < DEVICES_MAX && devices[i][0] && strcmp(devices[i], text) != 0)
+        i++;
+    if (i < DEVICES_MAX)
+        strcpy(devices[i], text);
+    pthread_mutex_unlock(&devices_lock);
+    if (i == DEVICES_MAX)
+        return gw_fail(err, -E2BIG, "more than %d devices were named", DEVICES_MAX);
+    *value = i + 1;
+    return 0;
+}
+
+const char *gw_params_device(uint64_t value)
+{
+    return value >= 1 && value <= DEVICES_MAX ? devices[value - 1] : "";
+}
+
 static int parse_value(const struct param *param, const char *text, uint64_t *value,
                        struct gw_error *err)
 {
@@ -216,6 +251,8 @@ static int parse_value(const struct param *param, const char *text, uint64_t *va
         if (parse_word(text, wire_words, 4, value) == 0)
             return 0;
         return gw_fail(err, -EINVAL, "'%s' is not one of same, auto, rdma, ofi", text);
+    case PARAM_DEVICE:
+        return parse_device(text, value, err);
     case PARAM_MS:
     case PARAM_COUNT:
         break;
@@ -335,6 +372,7 @@ static const char *const type_texts[] = {
     [PARAM_BOOL] = "bool",
     [PARAM_STALL] = "one of wait|fail|switch",
     [PARAM_WIRE] = "one of same|auto|rdma|ofi",
+    [PARAM_DEVICE] = "name",
 };
 
 static const char *default_text(const struct param *param)
@@ -346,6 +384,8 @@ static const char *default_text(const struct param *param)
         return stall_words[param->default_value];
     if (param->type == PARAM_WIRE)
         return wire_words[param->default_value];
+    if (param->type == PARAM_DEVICE)
+        return "any";
     if (param->default_value < 2)
         return numbers[param->default_value];
     /* The remaining defaults are few; each has its text here, checked by a unit test. */
@@ -353,8 +393,9 @@ static const char *default_text(const struct param *param)
         uint64_t value;
         const char *text;
     } texts[] = {
-        {2, "2"},         {300, "300"},     {2000, "2000"},     {5000, "5000"},
-        {30000, "30000"}, {60000, "60000"}, {32u << 20, "32M"}, {64u << 20, "64M"},
+        {2, "2"},           {300, "300"},       {2000, "2000"},
+        {5000, "5000"},     {30000, "30000"},   {60000, "60000"},
+        {32u << 20, "32M"}, {64u << 20, "64M"}, {65535, "65535"},
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         if (texts[i].value == param->default_value)

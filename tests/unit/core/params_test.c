@@ -139,3 +139,21 @@ GW_TEST(params, misspelt_name_gets_a_suggestion)
     uint64_t value;
     GW_EXPECT_EQ(gw_params_get(&params, "xbzrle", &value), -ENOENT);
 }
+
+GW_TEST(params, rdma_device_is_a_name_that_stays_what_it_was)
+{
+    struct gw_params *a = gw_params_new(), *b = gw_params_new();
+    GW_EXPECT_STREQ(gw_params_device(a->rdma_device), "");
+    GW_EXPECT_EQ(gw_params_set(a, "rdma-device", "rxe0", &err), 0);
+    GW_EXPECT_EQ(gw_params_set(b, "rdma-device", "mlx5_0", &err), 0);
+    GW_EXPECT_STREQ(gw_params_device(a->rdma_device), "rxe0");
+    GW_EXPECT_STREQ(gw_params_device(b->rdma_device), "mlx5_0");
+    GW_EXPECT_EQ(gw_params_set(b, "rdma-device", "rxe0", &err), 0);
+    GW_EXPECT_EQ(a->rdma_device, b->rdma_device);
+    GW_EXPECT_EQ(gw_params_set(b, "rdma-device", "any", &err), 0);
+    GW_EXPECT_STREQ(gw_params_device(b->rdma_device), "");
+    GW_EXPECT_EQ(gw_params_set(b, "rdma-device", "", &err), -EINVAL);
+    GW_EXPECT_STREQ(gw_params_device(UINT64_MAX), "");
+    gw_params_free(a);
+    gw_params_free(b);
+}
