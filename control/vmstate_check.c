@@ -154,8 +154,8 @@ static int check_memory(const struct checked *c)
         return bad(c, "it is not within the object");
     if (f->alloc && !f->pointer)
         return bad(c, "it is to be allocated, and is no pointer");
-    if (f->pointers && f->pointer)
-        return bad(c, "it is both a pointer and an array of pointers");
+    if (f->pointers && f->alloc)
+        return bad(c, "what an array of pointers points to is not allocated");
     if (f->alloc && f->kind >= GW_VM_UINT8_EQUAL && f->kind <= GW_VM_INT32_LE)
         return bad(c, "it is compared with what is here, and allocated anew");
     size_t units = f->count_kind == GW_VM_END ? f->count : f->count_max, bytes;

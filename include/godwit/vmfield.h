@@ -331,6 +331,24 @@ struct gw_vmfield {
             .offset = GW_VMSTATE_OFFSET_(T, m, GW_VMSTATE_TYPE_##K * (*)[n]), __VA_ARGS__          \
     }
 
+/* GW_VMSTATE_VARRAY_OF_POINTERS(KIND, m, T, c, ...): the first c of *m[].
+ * GW_VMSTATE_VARRAY_OF_POINTERS_AT(KIND, m, T, c, max, ...): of **m, `max` pointers that the device
+ * made. */
+#define GW_VMSTATE_VARRAY_OF_POINTERS(...) GW_VMSTATE_VARRAY_OF_POINTERS_(__VA_ARGS__, )
+#define GW_VMSTATE_VARRAY_OF_POINTERS_(K, m, T, c, ...)                                            \
+    {                                                                                              \
+        GW_VMSTATE_KIND_(K, m, T), GW_VMSTATE_COUNTED_(T, c, GW_VMSTATE_CAPACITY_(T, m)),          \
+            .offset = GW_VMSTATE_INLINE_(T, m, GW_VMSTATE_TYPE_##K *), .pointers = true,           \
+            __VA_ARGS__                                                                            \
+    }
+#define GW_VMSTATE_VARRAY_OF_POINTERS_AT(...) GW_VMSTATE_VARRAY_OF_POINTERS_AT_(__VA_ARGS__, )
+#define GW_VMSTATE_VARRAY_OF_POINTERS_AT_(K, m, T, c, max, ...)                                    \
+    {                                                                                              \
+        GW_VMSTATE_KIND_(K, m, T), GW_VMSTATE_COUNTED_(T, c, max),                                 \
+            .offset = GW_VMSTATE_OFFSET_(T, m, GW_VMSTATE_TYPE_##K ***), .pointer = true,          \
+            .pointers = true, __VA_ARGS__                                                          \
+    }
+
 /* ---- structures -------------------------------------------------------------------------------- */
 
 /* The fields and subsections of `description`, in its own version, which the stream does not tell:
@@ -413,6 +431,23 @@ struct gw_vmfield {
     {                                                                                              \
         GW_VMSTATE_INNER_(m, T, description, inner),                                               \
             .offset = GW_VMSTATE_OFFSET_(T, m, inner * (*)[n]), .count = (n), .pointers = true,    \
+            __VA_ARGS__                                                                            \
+    }
+
+#define GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS(...)                                                  \
+    GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_(__VA_ARGS__, )
+#define GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_(m, T, c, description, inner, ...)                    \
+    {                                                                                              \
+        GW_VMSTATE_INNER_(m, T, description, inner),                                               \
+            GW_VMSTATE_COUNTED_(T, c, GW_VMSTATE_CAPACITY_(T, m)),                                 \
+            .offset = GW_VMSTATE_INLINE_(T, m, inner *), .pointers = true, __VA_ARGS__             \
+    }
+#define GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_AT(...)                                               \
+    GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_AT_(__VA_ARGS__, )
+#define GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_AT_(m, T, c, max, description, inner, ...)            \
+    {                                                                                              \
+        GW_VMSTATE_INNER_(m, T, description, inner), GW_VMSTATE_COUNTED_(T, c, max),               \
+            .offset = GW_VMSTATE_OFFSET_(T, m, inner ***), .pointer = true, .pointers = true,      \
             __VA_ARGS__                                                                            \
     }
 

@@ -24,7 +24,7 @@ struct t {
     int64_t i64;
     uint8_t u8, raw[8], grid[2][3], *raw_at;
     uint16_t u16;
-    uint32_t u32, u32s[4], *u32_at, *u32_few[3], bits3 : 3;
+    uint32_t u32, u32s[4], *u32_at, *u32_few[3], **u32_many, bits3 : 3;
     const uint32_t *u32_ro;
     uint64_t u64, u64s[2], *u64_at;
     bool flag;
@@ -32,7 +32,7 @@ struct t {
     double real;
     char text[8], *text_at;
     void *void_at;
-    struct inner in, ins[2], in_grid[1][2], *in_at, *in_few[2];
+    struct inner in, ins[2], in_grid[1][2], *in_at, *in_few[2], **in_many;
     struct clock clock;
     struct tree *tree;
     TAILQ_HEAD(, node) tailq;

@@ -226,9 +226,8 @@ static inline void random_values(struct random_world *world, struct random_desc 
 {
     enum gw_vmkind kind = (enum gw_vmkind)(1 + random_below(&world->state, GW_VM_CSTR8));
     unsigned shape = random_below(&world->state, 4);
-    unsigned count = 0;
-    if (shape == 3)
-        count = random_count_new(world, d);
+    bool counted = shape == 3 || (shape == 2 && random_below(&world->state, 2));
+    unsigned count = counted ? random_count_new(world, d) : 0;
     struct gw_vmfield *f = random_field_new(d, kind);
     f->bytes = random_kind_bytes(kind);
     random_gate(world, f);
@@ -239,8 +238,11 @@ static inline void random_values(struct random_world *world, struct random_desc 
         random_member(world, d, f, f->count);
     } else if (shape == 2) {
         f->count = 3;
+        if (counted)
+            random_counted(f, &d->fields[count], 3);
         f->pointers = true;
-        f->offset = random_place(d, 3 * sizeof(void *));
+        f->pointer = random_below(&world->state, 2);
+        f->offset = random_place(d, (f->pointer ? 1 : 3) * sizeof(void *));
     } else {
         f->factor = random_below(&world->state, 3);
         random_counted(f, &d->fields[count], 6);
@@ -540,6 +542,11 @@ static inline void random_field_init(const struct gw_vmfield *f, const struct ra
     if (f->kind == GW_VM_UNUSED || f->alloc)
         return;
     if (f->pointers) {
+        if (f->pointer) {
+            void *pointers = gw_vmstate_alloc(units, sizeof(void *));
+            random_pointer_set(member, pointers);
+            member = pointers;
+        }
         for (size_t i = 0; i < units; i += 2) { /* every other one is NULL */
             char *element = gw_vmstate_alloc(1, f->bytes);
             random_element_init(f, inner, element);
@@ -581,18 +588,20 @@ static inline void random_field_fini(const struct gw_vmfield *f, const struct ra
     bool is_struct = inner && (f->kind == GW_VM_STRUCT || f->kind == GW_VM_VSTRUCT);
     if (f->kind >= GW_VM_TMP || f->kind == GW_VM_UNUSED || f->alloc)
         return;
+    char *base = f->pointer ? random_pointer(member) : member;
     if (f->pointers) {
         for (size_t i = 0; i < units; i++) {
-            char *element = random_pointer(member + i * sizeof(void *));
+            char *element = random_pointer(base + i * sizeof(void *));
             if (element && is_struct) {
                 random_object_fini(inner, element);
                 gw_vmstate_clear(f->vmsd, element);
             }
             gw_vmstate_free(element);
         }
+        if (f->pointer)
+            gw_vmstate_free(base);
         return;
     }
-    char *base = f->pointer ? random_pointer(member) : member;
     for (size_t i = 0; is_struct && i < units; i++) {
         random_object_fini(inner, base + i * f->bytes);
         gw_vmstate_clear(f->vmsd, base + i * f->bytes);

@@ -164,13 +164,14 @@ struct sink {
     uint16_t count_u16;
     uint8_t count_u8;
     uint32_t varray[4];
-    uint16_t *words;  /* for 8 */
-    uint32_t *fresh;  /* of a load: allocated */
-    uint64_t *pair;   /* two */
-    uint8_t *single;  /* of a load: allocated */
-    uint32_t *few[3]; /* the middle one is NULL */
+    uint16_t *words;            /* for 8 */
+    uint32_t *fresh;            /* of a load: allocated */
+    uint64_t *pair;             /* two */
+    uint8_t *single;            /* of a load: allocated */
+    uint32_t *few[3], **few_at; /* the middle one is NULL */
 
-    struct sink_queue queue, queues[3], *queue_at, *queue_fresh, *queues_fresh, *queue_few[3];
+    struct sink_queue queue, queues[3], *queue_at, *queue_fresh, *queues_fresh, *queue_few[3],
+        **queue_few_at;
     struct sink_queue rows[2][2];
 
     uint8_t raw[8];
@@ -395,6 +396,15 @@ static const struct gw_vmstate sink_extra_vmsd = {
     X(struct_array_of_pointers,                                                                    \
       GW_VMSTATE_STRUCT_ARRAY_OF_POINTERS(queue_few, struct sink, 3, sink_queue_vmsd,              \
                                           struct sink_queue))                                      \
+    X(varray_of_pointers, GW_VMSTATE_VARRAY_OF_POINTERS(UINT32, few, struct sink, count_u16))      \
+    X(varray_of_pointers_at,                                                                       \
+      GW_VMSTATE_VARRAY_OF_POINTERS_AT(UINT32, few_at, struct sink, count_i32, 3))                 \
+    X(struct_varray_of_pointers,                                                                   \
+      GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS(queue_few, struct sink, count_u16, sink_queue_vmsd,     \
+                                           struct sink_queue))                                     \
+    X(struct_varray_of_pointers_at,                                                                \
+      GW_VMSTATE_STRUCT_VARRAY_OF_POINTERS_AT(queue_few_at, struct sink, count_i32, 3,             \
+                                              sink_queue_vmsd, struct sink_queue))                 \
     X(with_tmp, GW_VMSTATE_WITH_TMP(struct sink, struct sink_halves, sink_halves_vmsd))            \
     X(buffer, GW_VMSTATE_BUFFER(raw, struct sink))                                                 \
     X(partial_buffer, GW_VMSTATE_PARTIAL_BUFFER(raw, struct sink, 3))                              \
@@ -464,9 +474,13 @@ static inline void sink_init(struct sink *s)
     s->blob = gw_vmstate_alloc(16, 1);
     s->bits_at = gw_vmstate_alloc(2, sizeof(uint64_t));
     s->queue_at = gw_vmstate_alloc(1, sizeof(struct sink_queue));
+    s->few_at = gw_vmstate_alloc(3, sizeof(s->few_at[0]));
+    s->queue_few_at = gw_vmstate_alloc(3, sizeof(s->queue_few_at[0]));
     for (int i = 0; i < 3; i += 2) {
         s->few[i] = gw_vmstate_alloc(1, sizeof(uint32_t));
         s->queue_few[i] = gw_vmstate_alloc(1, sizeof(struct sink_queue));
+        s->few_at[i] = s->few[i];
+        s->queue_few_at[i] = s->queue_few[i];
     }
 }
 
@@ -478,6 +492,8 @@ static inline void sink_fini(struct sink *s)
     gw_vmstate_free(s->blob);
     gw_vmstate_free(s->bits_at);
     gw_vmstate_free(s->queue_at);
+    gw_vmstate_free(s->few_at);
+    gw_vmstate_free(s->queue_few_at);
     for (int i = 0; i < 3; i++) {
         gw_vmstate_free(s->few[i]);
         gw_vmstate_free(s->queue_few[i]);
