@@ -29,18 +29,26 @@ static void add_number(struct gw_vmdesc *desc, uint64_t number)
     add(desc, text);
 }
 
+static bool is_plain(char c)
+{
+    return c >= 0x20 && c <= 0x7e && c != '"' && c != '\\';
+}
+
 /* ASCII in quotes: names are the caller's, checked elsewhere or not at all. */
 static void add_string(struct gw_vmdesc *desc, const char *string)
 {
     add(desc, "\"");
-    for (; *string; string++) {
-        unsigned char byte = (unsigned char)*string;
-        char escape[8] = {(char)byte};
-        if (byte == '"' || byte == '\\')
-            snprintf(escape, sizeof(escape), "\\%c", byte);
-        else if (byte < 0x20 || byte > 0x7e)
-            snprintf(escape, sizeof(escape), "\\u%04x", byte);
-        add(desc, escape);
+    while (*string) {
+        size_t plain = 0;
+        while (is_plain(string[plain]))
+            plain++;
+        gw_writer_bytes(&desc->text, string, plain);
+        string += plain;
+        if (*string) {
+            char escape[8];
+            snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)(unsigned char)*string++);
+            add(desc, escape);
+        }
     }
     add(desc, "\"");
 }

@@ -211,7 +211,7 @@ GW_TEST(vmdesc, section_that_the_engine_did_not_write_alone_is_a_buffer)
         "\"size\": 4, \"type\": \"buffer\"}]}, "
         "{\"name\": \"both\", \"instance_id\": 1, \"size\": 23, \"fields\": [{\"name\": \"data\", "
         "\"size\": 23, \"type\": \"buffer\"}]}, "
-        "{\"name\": \"two \\\"quoted\\\"\", \"instance_id\": 1, \"size\": 44, \"fields\": "
+        "{\"name\": \"two \\u0022quoted\\u0022\", \"instance_id\": 1, \"size\": 44, \"fields\": "
         "[{\"name\": \"data\", \"size\": 44, \"type\": \"buffer\"}]}, " BEGIN
         "{\"name\": \"u8\", \"type\": \"uint8\", \"size\": 1}" END);
     sink_fini(&s);
