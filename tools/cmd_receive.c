@@ -198,6 +198,8 @@ static void pass_signal_on(struct receiver *receiver)
     receiver->cancelled = true;
     if (gw_target_cancel(receiver->target) == -EALREADY)
         gw_talk_note("the guest runs here: too late to cancel (again: kill)");
+    else
+        gw_talk_note("cancelling (again: kill)");
 }
 
 static void draw(struct receiver *receiver)

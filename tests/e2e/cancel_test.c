@@ -57,6 +57,8 @@ static void interrupt(const char *name, enum scene_side side)
         if (side == SCENE_SOURCE && state != SCENE_ACK) /* which may have ended */
             scene_await(process, process->talk,
                         state < SCENE_COMMIT ? "cancelling" : "too late to cancel");
+        if (side == SCENE_TARGET && state <= SCENE_COMMIT) /* before COMMIT is let go */
+            scene_await(process, process->talk, "cancelling");
     }
     FOR_EACH_STATE(state)
     proxy_release(scenes[state].proxy, scenes[state].rule);

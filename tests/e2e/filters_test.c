@@ -237,8 +237,12 @@ GW_TEST(replay, a_live_source_with_other_words_is_found_out)
 
 /* ---- the command -------------------------------------------------------------------------------- */
 
+/* Where nobody falls silent on purpose. */
+#define PATIENT "x-peer-timeout=30000"
+
 /* `godwit send` through @filters with @query at the source: its exit status and document. */
-static int send_through(const char *filters, const char *query, json_t **document)
+static int send_through(const char *filters, const char *query, const char *peer_timeout,
+                        json_t **document)
 {
     static struct command target, source;
     char at[256], uri[512];
@@ -246,10 +250,10 @@ static int send_through(const char *filters, const char *query, json_t **documen
                                                  "--run-for", "0", NULL});
     GW_ASSERT(command_await_uri(&target, at, sizeof(at)));
     snprintf(uri, sizeof(uri), "%s%s?%s", filters, at, query);
-    command_start(&source,
-                  (const char *const[]){"send", uri, "--ram", "64M", "--dirty-rate", "20M",
-                                        "--warmup", "0.1", "--quiet", "--json", "-", "--set",
-                                        "max-bandwidth=60M", "--set", "downtime-limit=100", NULL});
+    command_start(&source, (const char *const[]){
+                               "send", uri, "--ram", "64M", "--dirty-rate", "20M", "--warmup",
+                               "0.1", "--quiet", "--json", "-", "--set", "max-bandwidth=60M",
+                               "--set", "downtime-limit=100", "--set", peer_timeout, NULL});
     int status = command_finish(&source);
     *document = command_document(&source);
     command_finish(&target);
@@ -261,7 +265,7 @@ GW_TEST(fault_command, a_cut_in_the_second_round_leaves_the_guest_here_and_says_
 {
     json_t *document;
     /* Half of 64 MiB is endpoint 1's, so byte 33 M is of the second round. */
-    int status = send_through("fault+", "do=cut,ep=1,at=bytes:33M", &document);
+    int status = send_through("fault+", "do=cut,ep=1,at=bytes:33M", PATIENT, &document);
     GW_EXPECT_EQ(status, 1);
     GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "peer-lost");
     if (!GW_EXPECT(strstr(json_text_at(document, "error", "message"), "cut on purpose") != NULL))
@@ -282,7 +286,7 @@ GW_TEST(fault_command, a_slow_and_ragged_link_only_takes_longer)
     int status = send_through("fault+",
                               "seed=5&do=rate:20M,ep=pages&do=delay:3ms,chance=0.01,way=both&"
                               "do=take:7&do=window:40&do=pieces:16k",
-                              &document);
+                              PATIENT, &document);
     GW_EXPECT_EQ(status, 0);
     GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
     GW_EXPECT_GE(json_real_at(document, "total-time-ms", NULL), 1500); /* 32 MiB each */
@@ -293,7 +297,8 @@ GW_TEST(fault_command, a_slow_and_ragged_link_only_takes_longer)
 GW_TEST(fault_command, silence_ends_by_the_peer_timeout)
 {
     json_t *document;
-    int status = send_through("fault+", "do=mute,ep=control,at=message:6", &document);
+    int status =
+        send_through("fault+", "do=mute,ep=control,at=message:6", "x-peer-timeout=2000", &document);
     GW_EXPECT_EQ(status, 1);
     GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "peer-lost");
     GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
@@ -303,7 +308,7 @@ GW_TEST(fault_command, silence_ends_by_the_peer_timeout)
 GW_TEST(fault_command, a_refused_first_attempt_is_made_again)
 {
     json_t *document;
-    GW_EXPECT_EQ(send_through("fault+", "do=refuse,ep=control,attempt=1-3", &document), 0);
+    GW_EXPECT_EQ(send_through("fault+", "do=refuse,ep=control,attempt=1-3", PATIENT, &document), 0);
     GW_EXPECT_GE(json_real_at(document, "setup-time-ms", NULL), 250); /* 100 ms between attempts */
     json_decref(document);
 }
@@ -315,7 +320,7 @@ GW_TEST(fault_command, a_link_cut_behind_commit_is_settled_by_asking)
     struct tap_session session;
     const char *folder = new_folder();
     snprintf(query, sizeof(query), "dir=%s&do=cut,ep=control,head=0042,at=message:1", folder);
-    GW_EXPECT_EQ(send_through("tap+fault+", query, &document), 0);
+    GW_EXPECT_EQ(send_through("tap+fault+", query, PATIENT, &document), 0);
     GW_EXPECT_STREQ(json_text_at(document, "status", NULL), "completed");
     load(folder, 0, &session);
     GW_EXPECT_EQ(session.count, 4); /* control, two for pages, and control again */

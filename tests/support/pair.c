@@ -280,7 +280,7 @@ static void init_source(struct pair *pair, const struct gw_log *log)
                                       .loop = pair->source_loop,
                                       .ops = &source_ops,
                                       .ctx = pair,
-                                      .params = pair->params,
+                                      .params = pair->params ? pair->params : pair->patient,
                                       .log = log};
     if (gw_source_new(&config, &pair->src, &err) < 0)
         GW_FAIL("source: %s", err.message);
@@ -307,6 +307,8 @@ void pair_init(struct pair *pair)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_log log = {.fn = getenv("GODWIT_LOG") ? talk : NULL, .level = GW_LOG_DEBUG};
+    pair->patient = gw_params_new();
+    GW_ASSERT_EQ(gw_params_set(pair->patient, "x-peer-timeout", "30000", &err), 0);
     GW_ASSERT_EQ(gw_loop_new(&pair->source_loop, &err), 0);
     GW_ASSERT_EQ(gw_loop_new(&pair->target_loop, &err), 0);
     pair->source_err = pair->target_err = (struct gw_error)GW_ERROR_INIT;
@@ -315,7 +317,8 @@ void pair_init(struct pair *pair)
                                       .loop = pair->target_loop,
                                       .ops = &target_ops,
                                       .ctx = pair,
-                                      .params = pair->target_params,
+                                      .params =
+                                          pair->target_params ? pair->target_params : pair->patient,
                                       .log = &log};
     if (gw_target_new(&config, &pair->tgt, &err) < 0)
         GW_FAIL("target: %s", err.message);
@@ -410,6 +413,7 @@ void pair_fini(struct pair *pair)
     gw_source_free(pair->src);
     gw_target_free(pair->tgt);
     gw_dirty_close(pair->dirty);
+    gw_params_free(pair->patient);
     gw_loop_free(pair->source_loop);
     gw_loop_free(pair->target_loop);
     for (unsigned i = 0; i < pair->block_count; i++) {

@@ -23,9 +23,9 @@ struct pair_block {
 
 struct pair {
     /* set by the test before pair_init(), or left */
-    const char *listen_uri;          /* NULL: loopback_any() */
-    struct gw_params *params;        /* of the source; NULL: defaults */
-    struct gw_params *target_params; /* NULL: defaults */
+    const char *listen_uri;   /* NULL: loopback_any() */
+    struct gw_params *params; /* of the source; NULL: defaults, and half a minute's patience */
+    struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
     bool writes;                     /* a thread writes random words while the guest runs */
     int (*block_offered)(struct pair *pair,
                          const struct gw_block_offer *offer); /* first; may refuse */
@@ -41,6 +41,7 @@ struct pair {
     void (*target_event)(struct pair *pair, const struct gw_event *event);
     void *test; /* the test's own */
 
+    struct gw_params *patient;
     struct gw_loop *source_loop, *target_loop;
     struct gw_source *src;
     struct gw_target *tgt;
