@@ -5,12 +5,13 @@
 #include "control/stream_describe_impl.h"
 
 #include "core/base/alloc.h"
+#include "core/base/hash.h"
 
 #include <jansson.h>
 #include <string.h>
 
 #define NESTING_MAX 512u
-#define DEVICE_TEXT_BYTES_MAX ((size_t)4 << 20)
+#define DEVICE_TEXT_BYTES_MAX ((size_t)2 << 20) /* thirty times the largest that was seen */
 
 struct text { /* a walk over JSON without looking into it */
     const char *data;
@@ -129,7 +130,7 @@ static int take_device(struct text *text, struct gw_description *to, size_t *fau
     if (!name || !json_is_integer(instance) || strlen(name) >= sizeof(device.idstr)) {
         rc = gw_fail(err, -EPROTO, "the description of device %u is malformed", to->count);
     } else {
-        strcpy(device.idstr, name);
+        memcpy(device.idstr, name, strlen(name) + 1);
         device.instance_id = (uint32_t)json_integer_value(instance);
         device.has_version = json_is_integer(json_object_get(object, "version"));
         device.version_id = (uint32_t)json_integer_value(json_object_get(object, "version"));
@@ -201,6 +202,30 @@ static int take_whole(struct text *text, struct gw_description *to, size_t *faul
     return text->at == text->bytes ? 0 : refuse(text, fault_at, err, "its end");
 }
 
+/* The first slot from which a device of that name and instance may be found. */
+static unsigned first_slot(const struct gw_description *d, const char *idstr, uint32_t instance_id)
+{
+    uint64_t hash = gw_hash_text(idstr, (uintptr_t)d->text ^ instance_id);
+    return (unsigned)hash & (d->slot_count - 1);
+}
+
+static int index_devices(struct gw_description *d, struct gw_error *err)
+{
+    d->slot_count = 2;
+    while (d->slot_count < 2 * d->count)
+        d->slot_count *= 2;
+    d->slots = gw_zalloc(d->slot_count, sizeof(*d->slots));
+    if (!d->slots)
+        return gw_fail(err, -ENOMEM, "description");
+    for (unsigned i = 0; i < d->count; i++) {
+        unsigned slot = first_slot(d, d->devices[i].idstr, d->devices[i].instance_id);
+        while (d->slots[slot] != 0)
+            slot = (slot + 1) & (d->slot_count - 1);
+        d->slots[slot] = i + 1;
+    }
+    return 0;
+}
+
 int gw_description_new(const char *text, size_t bytes, struct gw_description **description,
                        size_t *fault_at, struct gw_error *err)
 {
@@ -210,6 +235,8 @@ int gw_description_new(const char *text, size_t bytes, struct gw_description **d
         return gw_fail(err, -ENOMEM, "description");
     to->text = text;
     int rc = take_whole(&walk, to, fault_at, err);
+    if (rc == 0)
+        rc = index_devices(to, err);
     if (rc < 0) {
         gw_description_free(to);
         return rc;
@@ -223,6 +250,7 @@ void gw_description_free(struct gw_description *description)
     if (!description)
         return;
     gw_free(description->devices);
+    gw_free(description->slots);
     gw_free(description);
 }
 
@@ -242,14 +270,23 @@ const struct gw_described_device *gw_description_device(const struct gw_descript
     return index < description->count ? &description->devices[index] : NULL;
 }
 
+static bool is_device(const struct gw_description *d, unsigned index, const char *idstr,
+                      uint32_t instance_id)
+{
+    const struct gw_described_device *device = &d->devices[index];
+    return device->instance_id == instance_id && strcmp(device->idstr, idstr) == 0;
+}
+
 int gw_description_find(const struct gw_description *description, const char *idstr,
                         uint32_t instance_id, unsigned near)
 {
-    for (unsigned n = 0; n < description->count; n++) {
-        unsigned i = (near + n) % description->count;
-        const struct gw_described_device *device = &description->devices[i];
-        if (device->instance_id == instance_id && strcmp(device->idstr, idstr) == 0)
-            return (int)i;
+    if (near < description->count && is_device(description, near, idstr, instance_id))
+        return (int)near;
+    unsigned slot = first_slot(description, idstr, instance_id);
+    for (; description->slots[slot] != 0; slot = (slot + 1) & (description->slot_count - 1)) {
+        unsigned index = description->slots[slot] - 1;
+        if (is_device(description, index, idstr, instance_id))
+            return (int)index;
     }
     return -ENOENT;
 }

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define GW_DESCRIPTION_BYTES_MAX ((size_t)32 << 20)
+#define GW_DESCRIPTION_BYTES_MAX ((size_t)16 << 20)
 #define GW_DESCRIPTION_DEVICES_MAX 65536u
 #define GW_FIELD_PATH_BYTES 512
 

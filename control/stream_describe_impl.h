@@ -12,6 +12,8 @@ struct gw_description {
     uint64_t page_bytes;
     unsigned count, room;
     struct gw_described_device *devices;
+    uint32_t *slots; /* hash of name and instance -> index + 1; a power of two of them */
+    unsigned slot_count;
 };
 
 /* The device's object, for json_decref(); NULL: malformed. */

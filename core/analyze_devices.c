@@ -182,13 +182,21 @@ static int check_missing(struct gw_analysis *a, const bool *found, struct gw_err
 }
 
 /* Devices that are sent early need not be in the description: those behind the last iterative section are. */
-static int check_undescribed(struct gw_analysis *a, const struct gw_analyzed_section *s,
-                             struct gw_error *err)
+static uint64_t find_last_iterative(const struct gw_analysis *a)
 {
+    uint64_t last = 0;
     for (unsigned i = 0; i < a->facts.section_count; i++) {
-        if (a->sections[i].is_iterative && a->sections[i].last_offset > s->offset)
-            return 0;
+        if (a->sections[i].is_iterative && a->sections[i].last_offset > last)
+            last = a->sections[i].last_offset;
     }
+    return last;
+}
+
+static int check_undescribed(struct gw_analysis *a, const struct gw_analyzed_section *s,
+                             uint64_t last_iterative, struct gw_error *err)
+{
+    if (s->offset < last_iterative || a->facts.fault_count == GW_ANALYZE_FAULTS_MAX)
+        return 0;
     gw_fail(err, -EPROTO, "the section at offset %" PRIu64 " is not in the description", s->offset);
     return device_fault(a, s, s->offset, err);
 }
@@ -196,6 +204,7 @@ static int check_undescribed(struct gw_analysis *a, const struct gw_analyzed_sec
 static int check_devices(struct gw_analysis *a, bool *found, struct gw_error *err)
 {
     unsigned near = 0;
+    uint64_t last_iterative = find_last_iterative(a);
     for (unsigned i = 0; i < a->facts.section_count; i++) {
         struct gw_analyzed_section *s = &a->sections[i];
         if (!is_device(s))
@@ -208,7 +217,7 @@ static int check_devices(struct gw_analysis *a, bool *found, struct gw_error *er
             s->described = (unsigned)at;
             rc = check_device(a, i, err);
         } else {
-            rc = check_undescribed(a, s, err);
+            rc = check_undescribed(a, s, last_iterative, err);
         }
         if (rc < 0)
             return rc;

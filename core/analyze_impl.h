@@ -12,7 +12,7 @@
 #define GW_ANALYZE_SECTIONS_MAX 65536u
 #define GW_ANALYZE_COMMANDS_MAX 4096u
 #define GW_ANALYZE_FAULTS_MAX 256u
-#define GW_ANALYZE_BODY_BYTES_MAX ((size_t)64 << 20) /* of a body that is walked */
+#define GW_ANALYZE_BODY_BYTES_MAX ((size_t)32 << 20) /* of a body that is walked */
 
 struct gw_analyzed_section {
     char *idstr;

@@ -9,7 +9,7 @@
 
 #include <unistd.h>
 
-#define KEEP_BYTES_MAX ((size_t)64 << 20)
+#define KEEP_BYTES_MAX ((size_t)32 << 20)
 #define PIECES_MAX 131072u
 
 void gw_keep_init(struct gw_keep *keep)
@@ -45,6 +45,7 @@ static int note_piece(struct gw_keep *keep, uint64_t offset, uint64_t bytes, uin
         keep->pieces = pieces;
         keep->piece_room = room;
     }
+    gw_assert(keep->pieces != NULL);
     keep->pieces[keep->piece_count++] =
         (struct gw_keep_piece){.offset = offset, .bytes = bytes, .at = at};
     return 0;

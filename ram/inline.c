@@ -22,7 +22,7 @@
 #define FLAG_FLUSH 0x200u
 
 #define XBZRLE_VERSION 1u
-#define BUDGET_BYTES ((size_t)96 << 20) /* pages of 2 TiB and more of guests are followed */
+#define BUDGET_BYTES ((size_t)48 << 20) /* pages of 1.5 TiB of guests are followed */
 
 void gw_inline_init(struct gw_inline *ram)
 {
@@ -128,8 +128,8 @@ static int check_entry(const struct gw_inline *ram, struct gw_input *in,
 static int take_entry(struct gw_inline *ram, struct gw_input *in, uint64_t left,
                       struct gw_error *err)
 {
-    const uint8_t *name;
-    size_t bytes;
+    const uint8_t *name = NULL;
+    size_t bytes = 0;
     uint64_t offset = gw_input_tell(in);
     if (ram->block_count == GW_INLINE_BLOCKS_MAX)
         return gw_input_refuse(in, offset, err, "more than %u blocks", GW_INLINE_BLOCKS_MAX);
@@ -184,8 +184,8 @@ static int take_table(struct gw_inline *ram, struct gw_input *in, uint64_t total
 static int choose_block(struct gw_inline *ram, struct gw_input *in, bool again, uint64_t at,
                         struct gw_error *err)
 {
-    const uint8_t *name;
-    size_t bytes;
+    const uint8_t *name = NULL;
+    size_t bytes = 0;
     if (again)
         return ram->has_current
                    ? 0

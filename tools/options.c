@@ -479,7 +479,8 @@ static int check_whole(const struct gw_options *options, const struct gw_command
     if (!options->uri && command->bit == GW_FOR_ANALYZE)
         return gw_talk_usage("for example godwit analyze stream.bin; - is stdin",
                              "the file is missing");
-    if (options->other && strcmp(options->other, "-") == 0 && strcmp(options->uri, "-") == 0)
+    if (options->other && options->uri && strcmp(options->other, "-") == 0 &&
+        strcmp(options->uri, "-") == 0)
         return gw_talk_usage("one of them must be a file", "stdin cannot be compared with itself");
     if (!options->uri && command->operand[0] != '\0' && command->operand[0] != '[') {
         snprintf(hint, sizeof(hint), "for example godwit %s tcp:127.0.0.1:4444", command->name);
