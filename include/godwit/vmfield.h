@@ -27,7 +27,8 @@
 extern "C" {
 #endif
 
-/* Types of members, and of elements where one of the macros for many takes a KIND. */
+/* Types of members, and of elements where one of the macros for many takes a KIND. The list grows before
+ * GW_VM_COUNT_ only. */
 enum gw_vmkind {               /* member          on the wire */
                  GW_VM_END,    /* -               ends a table */
                  GW_VM_INT8,   /* int8_t          1 byte, two's complement, as all signed ones */
@@ -100,7 +101,8 @@ struct gw_vmtree_ops {
     int (*insert)(void *tree, const struct gw_vmtree_node *node);
 };
 
-/* Filled by the macros below, options included. */
+/* Filled by the macros below, options included. Grows at its end only; the size of one is in its
+ * description. */
 struct gw_vmfield {
     const char *name;  /* as errors and the stream's description call it */
     const char *owner; /* type of the object */
