@@ -241,7 +241,9 @@ int gw_description_walk(const struct gw_description *description, unsigned index
                         const uint8_t *body, size_t bytes, gw_described_fn *field, void *ctx,
                         size_t *fault_at, struct gw_error *err)
 {
-    struct walk walk = {.body = body, .bytes = bytes, .field = field, .ctx = ctx, .err = err};
+    static const uint8_t nothing; /* an empty body may have no address */
+    struct walk walk = {
+        .body = body ? body : &nothing, .bytes = bytes, .field = field, .ctx = ctx, .err = err};
     json_t *device = gw_description_parse(description, &description->devices[index]);
     if (!device)
         return gw_fail(err, -ENOMEM, "description");
