@@ -50,7 +50,7 @@ struct gw_channel {
 
     bool is_started, is_stirred; /* stirred: a step put something into ahead */
     bool is_hushed;
-    bool is_said; /* a message left since the last look */
+    bool is_said;      /* a message left since the last look */
     bool is_one_sided; /* the peer's code sees no put: only messages are signs of life */
     uint64_t step_ns, silent_ns, tx_ns;
     uint64_t rx_seen, tx_seen;

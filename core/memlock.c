@@ -19,7 +19,7 @@
 /* What a page endpoint's messages take: some 16 of 32 KiB, rounded up. */
 #define PAGE_ENDPOINT_BYTES (UINT64_C(1) << 20)
 
-/* "VmPin:	     1234 kB" of /proc/self/status, in bytes. */
+/* "VmPin: 1234 kB" of /proc/self/status, in bytes. */
 static uint64_t pinned_bytes(void)
 {
     char text[4096];

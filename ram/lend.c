@@ -103,7 +103,7 @@ void gw_lends_free(struct gw_lends *lends)
 {
     if (!lends)
         return;
-    for (unsigned b = 0; b < lends->block_count; b++) {
+    for (unsigned b = 0; lends->slots && b < lends->block_count; b++) {
         uint64_t count = units_of(gw_ram_block(lends->config.ram, b)->desc.size_bytes);
         for (uint64_t i = 0; i < count;) {
             struct gw_lend *lend = lends->slots[b][i];

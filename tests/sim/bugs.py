@@ -107,12 +107,6 @@ BUGS = {
     "a_chunk_goes_before_its_puts_are_in_place": [
         ("core/page_out.c", "    return gw_sender_mark_is_passed(out->sender, visit->mark);\n", "    return 1;\n"),
     ],
-    "a_put_does_not_wait_for_its_zero_run": [
-        ("ram/send.c", "        cut_zeroed(s, &free_pages, &busy_pages);\n", "        (void)cut_zeroed;\n"),
-    ],
-    "two_puts_to_a_page_are_in_flight": [
-        ("ram/send.c", "    cut_flying(s, &free_pages, &busy_pages);\n", "    (void)cut_flying;\n"),
-    ],
     "a_wish_goes_beyond_the_targets_budget": [
         ("ram/chunk.c", "        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||\n", ""),
     ],
@@ -122,9 +116,6 @@ BUGS = {
     ],
     "an_owner_that_has_fenced_lets_nothing_go": [
         ("core/page_out.c", "    while (*at) {\n", "    while (*at && !out->hushed) {\n"),
-    ],
-    "stripes_are_synced_while_a_chunk_is": [
-        ("core/precopy.c", "    src->sync_waits = gw_source_chunks_sync(src);\n", "    src->sync_waits = false;\n"),
     ],
     "a_wish_gets_its_key_before_its_memory_is_ready": [
         ("ram/lend.c", "    lend->key_bytes = (size_t)gw_mr_pack(lend->mr, lend->key);\n",
