@@ -270,8 +270,11 @@ static bool is_deaf(const struct gw_ofi_ep *e)
 
 void gw_ofi_ep_step(struct gw_ofi_ep *e)
 {
+    if (e->state == GW_OFI_NEW && !e->revoked)
+        gw_ofi_ep_open(e);
     uint64_t now_ns = gw_clock_ns();
-    look_at_fd(e, now_ns);
+    if (e->state != GW_OFI_NEW && e->rc == 0)
+        look_at_fd(e, now_ns);
     ssize_t n = 0;
     bool heard = false;
     for (unsigned i = 0; e->ep && !is_deaf(e) && i < READS_MAX; i++) {
@@ -285,7 +288,7 @@ void gw_ofi_ep_step(struct gw_ofi_ep *e)
         gw_ofi_ep_fail_fabric(e, (int)n, "completion queue");
     if (e->ep)
         gw_ofi_receives_post(e);
-    if (e->ep && e->state != GW_OFI_CARD)
+    if (e->ep && e->state >= GW_OFI_HELLO)
         gw_ofi_queue_post(e);
     gw_ofi_message_take(e);
     if (e->hung_up_ns && heard)
@@ -351,7 +354,8 @@ void gw_ofi_awake(struct gw_endpoint *ep, const struct pollfd *fds, unsigned cou
 void gw_ofi_query(const struct gw_endpoint *ep, struct gw_ep_attr *attr)
 {
     const struct gw_ofi_ep *e = (const struct gw_ofi_ep *)ep;
-    attr->flags = e->base.ops->flags | (e->dom->fabric.pins ? GW_EP_PINS : 0);
+    bool bound = atomic_load_explicit(&e->dom->bound, memory_order_acquire);
+    attr->flags = e->base.ops->flags | (bound && e->dom->fabric.pins ? GW_EP_PINS : 0);
     attr->put_bytes_max = GW_OFI_PUT_BYTES_MAX;
     attr->put_count_max = GW_OFI_WINDOW;
     attr->put_window = GW_OFI_WINDOW;

@@ -151,6 +151,7 @@ struct gw_ofi_slot { /* a posted receive */
 /* ---- ofi_join.c, ofi_endpoint.c ------------------------------------------------------------------------------- */
 
 enum gw_ofi_state {
+    GW_OFI_NEW,    /* nothing of libfabric's is open yet: the first step opens it */
     GW_OFI_CARD,   /* waits for the peer's card on the tcp connection */
     GW_OFI_HELLO,  /* waits for its first message on the fabric */
     GW_OFI_JOINED, /* both ends have heard each other */
@@ -161,6 +162,7 @@ struct gw_ofi_ep {
     struct gw_ofi_domain *dom;
     struct gw_wire_config config;
     char peer[128];
+    char provider[GW_OFI_PROVIDER_BYTES];
     int fd; /* the tcp connection: the peer lives while it is open */
     bool connects;
     enum gw_ofi_state state;
@@ -216,6 +218,10 @@ int gw_ofi_ep_new(int fd, struct gw_domain *dom, const char *provider,
                   const struct gw_wire_config *config, const char *peer, bool connects,
                   struct gw_endpoint **ep, struct gw_error *err);
 
+/* Open libfabric's endpoint and say our card, or why there is none. That can take a tenth of a second
+ * (ofi_rxm), which is why it is its owner's first step and not part of accepting: that is done on the
+ * thread that beats on the control endpoint. */
+void gw_ofi_ep_open(struct gw_ofi_ep *e);
 /* The peer's card is whole. */
 int gw_ofi_take_card(struct gw_ofi_ep *e);
 

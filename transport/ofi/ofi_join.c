@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* How a page endpoint comes to be, from an admitted tcp connection: libfabric's endpoint is opened, its
- * card goes out, the peer's comes in, then each end hears a hello of the other on the fabric itself: so
+/* How a page endpoint comes to be, from an admitted tcp connection: with the first step libfabric's
+ * endpoint is opened, its card goes out, the peer's comes in, then each end hears a hello of the other on the fabric itself: so
  * the provider's own connection stands, both ways, before anything is accepted. The connecting side
  * waits for that; the accepting side is stepped through it. What fails here is told to the peer: a card
  * may say why there is no endpoint. */
@@ -188,7 +188,7 @@ static int join(struct gw_ofi_ep *e, uint64_t deadline_ns, struct gw_error *err)
             continue;
         gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_TIMEOUT,
                        "admitted, but provider '%s' did not reach the peer's endpoint in time",
-                       e->dom->provider);
+                       e->provider);
         gw_error_hint(&e->err, "it uses ports of its own, which a firewall may hold; 'shm' reaches "
                                "this machine only");
     }
@@ -197,17 +197,9 @@ static int join(struct gw_ofi_ep *e, uint64_t deadline_ns, struct gw_error *err)
     return e->rc;
 }
 
-static int init(struct gw_ofi_ep *e, const char *provider, struct gw_error *err)
+static int open_all(struct gw_ofi_ep *e, struct gw_ofi_card *card, struct gw_error *err)
 {
-    if (gw_ofi_queue_init(e) < 0)
-        return gw_fail(err, -ENOMEM, "endpoint %u", e->config.index);
-    e->slots_memory = gw_zalloc(GW_OFI_RECEIVES, GW_OFI_PIECE_BYTES);
-    e->message = gw_zalloc(1, e->config.message_bytes_max);
-    if (!e->slots_memory || !e->message)
-        return gw_fail(err, -ENOMEM, "endpoint %u", e->config.index);
-    if (getrandom(&e->rx_token, sizeof(e->rx_token), 0) != (ssize_t)sizeof(e->rx_token))
-        return gw_fail(err, -errno, "token");
-    int rc = gw_ofi_domain_bind(e->dom, provider, e->fd, err);
+    int rc = gw_ofi_domain_bind(e->dom, e->provider, e->fd, err);
     if (rc == 0)
         rc = open_fabric_ep(e, err);
     if (rc == 0)
@@ -218,12 +210,38 @@ static int init(struct gw_ofi_ep *e, const char *provider, struct gw_error *err)
         rc =
             gw_ofi_buffer_reg(e->dom, e->slots_memory, (size_t)GW_OFI_RECEIVES * GW_OFI_PIECE_BYTES,
                               FI_RECV, &e->rx_mr, err);
+    return rc < 0 ? rc : make_card(e, card, err);
+}
+
+void gw_ofi_ep_open(struct gw_ofi_ep *e)
+{
+    struct gw_error why = GW_ERROR_INIT;
+    struct gw_ofi_card card;
+    int rc = open_all(e, &card, &why);
     if (rc < 0)
-        return rc;
+        refuse(e->fd, e->provider, &why);
+    else
+        rc = send_card(e->fd, &card, &why);
+    if (rc < 0) {
+        gw_ofi_ep_fail(e, rc, why.code, "%s", why.message);
+        gw_error_hint(&e->err, "%s", why.hint);
+        return;
+    }
+    e->state = GW_OFI_CARD;
+    e->moved = true;
     gw_ofi_receives_post(e);
-    if (e->rc != 0)
-        gw_error_copy(err, &e->err);
-    return e->rc;
+}
+
+static int allocate(struct gw_ofi_ep *e, struct gw_error *err)
+{
+    int rc = gw_ofi_queue_init(e);
+    e->slots_memory = gw_zalloc(GW_OFI_RECEIVES, GW_OFI_PIECE_BYTES);
+    e->message = gw_zalloc(1, e->config.message_bytes_max);
+    if (rc < 0 || !e->slots_memory || !e->message)
+        return gw_fail(err, -ENOMEM, "buffers");
+    if (getrandom(&e->rx_token, sizeof(e->rx_token), 0) != (ssize_t)sizeof(e->rx_token))
+        return gw_fail(err, -errno, "token");
+    return 0;
 }
 
 int gw_ofi_ep_new(int fd, struct gw_domain *dom, const char *provider,
@@ -231,7 +249,6 @@ int gw_ofi_ep_new(int fd, struct gw_domain *dom, const char *provider,
                   struct gw_endpoint **ep, struct gw_error *err)
 {
     struct gw_error why = GW_ERROR_INIT;
-    struct gw_ofi_card card;
     struct gw_ofi_ep *e = gw_zalloc(1, sizeof(*e));
     if (!e) {
         close(fd);
@@ -251,13 +268,8 @@ int gw_ofi_ep_new(int fd, struct gw_domain *dom, const char *provider,
     if (e->config.peer_timeout_ns == 0)
         e->config.peer_timeout_ns = PEER_TIMEOUT_NS;
     snprintf(e->peer, sizeof(e->peer), "%s", peer);
-    int rc = init(e, provider, &why);
-    if (rc == 0)
-        rc = make_card(e, &card, &why);
-    if (rc < 0)
-        refuse(fd, provider, &why);
-    else
-        rc = send_card(fd, &card, &why);
+    snprintf(e->provider, sizeof(e->provider), "%s", provider);
+    int rc = allocate(e, &why);
     if (rc == 0 && connects)
         rc = join(e, config->deadline_ns ? config->deadline_ns : gw_clock_ns() + CONNECT_NS, &why);
     if (rc < 0) {

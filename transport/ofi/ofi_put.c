@@ -56,7 +56,7 @@ int gw_ofi_put(struct gw_endpoint *ep, const struct gw_put *puts, unsigned count
     }
     if (accepted == 0 && count > 0 && !is_valid(puts))
         return -EINVAL;
-    if (e->state != GW_OFI_CARD)
+    if (e->state >= GW_OFI_HELLO)
         gw_ofi_queue_post(e);
     return (int)accepted;
 }
