@@ -77,12 +77,24 @@ void gw_rdma_wait_quiet(struct gw_rdma_ep *e, uint64_t deadline_ns)
 #define LINK_HINT                                                                                  \
     "is the peer's host up, and the link between? 'rdma link' and 'godwit doctor' at both ends"
 
-static void unacknowledged(struct gw_rdma_ep *e)
+#define PORT_HINT "is its cable or interface down? 'rdma link', 'ip link'"
+
+static bool is_port_down(const struct gw_rdma_ep *e)
 {
-    bool down = atomic_load_explicit(&e->dom->port_down_ns, memory_order_relaxed) != 0;
-    gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, LINK_HINT,
-                 down ? "the port of %s is down" : "the peer's device does not acknowledge (%s)",
-                 e->dom->device);
+    struct ibv_port_attr attr;
+    return atomic_load_explicit(&e->dom->port_down_ns, memory_order_relaxed) != 0 ||
+           (ibv_query_port(e->dom->verbs, e->id->port_num, &attr) == 0 &&
+            attr.state != IBV_PORT_ACTIVE);
+}
+
+/* What was sent came to nothing: because of us, or of whom? */
+static void unacknowledged(struct gw_rdma_ep *e, const char *what)
+{
+    if (is_port_down(e))
+        gw_rdma_fail(e, -ENETDOWN, GW_CODE_PEER_LOST, PORT_HINT, "the port of %s is down",
+                     e->dom->device);
+    else
+        gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, LINK_HINT, "%s: %s", e->dom->device, what);
 }
 
 static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
@@ -94,7 +106,7 @@ static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
         break;
     case IBV_WC_RETRY_EXC_ERR:
     case IBV_WC_RESP_TIMEOUT_ERR:
-        unacknowledged(e);
+        unacknowledged(e, "the peer's device does not acknowledge");
         break;
     case IBV_WC_RNR_RETRY_EXC_ERR:
         gw_rdma_fail(e, -EPROTO, GW_CODE_PROTOCOL, "use the same release at both ends",
@@ -104,6 +116,9 @@ static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
         gw_rdma_fail(
             e, -EACCES, GW_CODE_PROTOCOL, "the peer's log may say why",
             "the peer's device refused a put: its key or range is not, or no longer, lent");
+        break;
+    case IBV_WC_LOC_QP_OP_ERR: /* of rxe: a packet could not be sent */
+        unacknowledged(e, "what was sent did not leave the device");
         break;
     case IBV_WC_REM_INV_REQ_ERR:
     case IBV_WC_REM_OP_ERR:
@@ -198,8 +213,7 @@ static void port_watch(struct gw_rdma_ep *e, uint64_t now_ns)
 {
     uint64_t down_ns = atomic_load_explicit(&e->dom->port_down_ns, memory_order_relaxed);
     if (down_ns != 0 && now_ns >= down_ns + PORT_DOWN_NS)
-        gw_rdma_fail(e, -ENETDOWN, GW_CODE_PEER_LOST,
-                     "is its cable or interface down? 'rdma link', 'ip link'",
+        gw_rdma_fail(e, -ENETDOWN, GW_CODE_PEER_LOST, PORT_HINT,
                      "the port of %s has been down for a second", e->dom->device);
 }
 
