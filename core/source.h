@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core/source.h - the source's engine, as its files share it: source_api.c (the embedder's side),
- * source.c (step, messages, ending), source_setup.c (connecting to first round), source_chunks.c (memory
- * made ready on one-sided wires), precopy.c (rounds),
+ * source.c (step, messages, ending), source_setup.c (connecting to first round), source_wires.c (pages
+ * over another wire), source_chunks.c (memory made ready on one-sided wires), precopy.c (rounds),
  * switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the way back).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */

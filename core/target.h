@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
- * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_keys.c
- * (wishes), target_load.c (the stream: join, revoke, digest, load), target_settle.c (PREPARED to the
- * outcome acknowledged).
+ * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_wires.c
+ * (pages over another wire), target_keys.c (wishes), target_load.c (the stream: join, revoke, digest, load),
+ * target_settle.c (PREPARED to the outcome acknowledged).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_TARGET_H
@@ -132,7 +132,7 @@ struct gw_target {
     struct gw_domain *dom;
     struct gw_uri uri, bound; /* as asked for; as listened on, with the real port */
     struct gw_target_wire wires[GW_WIRES_MAX];
-    unsigned wire_count;              /* a job's while it runs */
+    unsigned wire_count, wires_made;  /* made: the job's, while it runs */
     struct gw_target_wire *page_wire; /* once a page endpoint is open; NULL: control's */
     struct gw_candidate candidates[GW_CANDIDATES_MAX];
     unsigned candidate_count;

@@ -98,6 +98,11 @@ void gw_target_add_page(struct gw_target *tgt, struct gw_target_wire *wire, stru
         return;
     }
     tgt->page_wire = wire;
+    if (wire) {
+        pthread_mutex_lock(&tgt->stats_lock);
+        gw_wire_label(&wire->uri, tgt->stats.wire_name, sizeof(tgt->stats.wire_name));
+        pthread_mutex_unlock(&tgt->stats_lock);
+    }
     if (gw_page_in_start(tgt->pages[owner], ep, &err) < 0) {
         gw_target_fail(tgt, &err);
         return;

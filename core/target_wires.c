@@ -45,8 +45,8 @@ static void listen_run(struct gw_job *job)
     const char *at = tgt->hello.wires;
     char name[GW_WIRE_WORD_BYTES];
 
-    while (tgt->wire_count < GW_WIRES_MAX && gw_wires_next(&at, name, sizeof(name))) {
-        struct gw_target_wire *wire = &tgt->wires[tgt->wire_count];
+    while (tgt->wires_made < GW_WIRES_MAX && gw_wires_next(&at, name, sizeof(name))) {
+        struct gw_target_wire *wire = &tgt->wires[tgt->wires_made];
         struct gw_error err = GW_ERROR_INIT;
         *wire = (struct gw_target_wire){.tgt = tgt};
         if (open_wire(tgt, name, wire, &err) < 0) {
@@ -59,7 +59,7 @@ static void listen_run(struct gw_job *job)
             gw_domain_close(wire->dom);
             break;
         }
-        tgt->wire_count++;
+        tgt->wires_made++;
     }
 }
 
@@ -70,6 +70,7 @@ static void listen_done(struct gw_mail *mail, void *engine)
 
     (void)mail;
     tgt->work.busy = false;
+    tgt->wire_count = tgt->wires_made;
     if (tgt->step != GW_TGT_OFFER)
         return; /* given up meanwhile */
     for (unsigned i = 0; i < tgt->wire_count; i++)
@@ -83,6 +84,7 @@ bool gw_target_wires_asked(struct gw_target *tgt)
 {
     if (tgt->hello.wires[0] == '\0')
         return false;
+    tgt->wires_made = 0;
     gw_target_post(tgt, &tgt->work, listen_run, listen_done);
     return true;
 }

@@ -22,8 +22,8 @@ static json_t *migrate(const char *listen, const char *choice, int status)
     snprintf(events, sizeof(events), "/tmp/gw-wires-XXXXXX");
     GW_ASSERT((fd = mkstemp(events)) >= 0);
     close(fd);
-    command_start(&target, (const char *const[]){"receive", listen, "--run-for", "0", "--set",
-                                                 "x-peer-timeout=60000", NULL});
+    command_start(&target, (const char *const[]){"receive", listen, "--run-for", "0", "--json", "-",
+                                                 "--set", "x-peer-timeout=60000", NULL});
     GW_ASSERT(command_await_uri(&target, where, sizeof(where)));
     command_start(&source, (const char *const[]){"send",
                                                  where,
@@ -80,6 +80,9 @@ GW_TEST(x_wire, auto_takes_a_wire_and_says_which_and_why)
     GW_EXPECT_EQ(strncmp(json_text_at(document, "wire", "uri"), "tcp:", 4), 0);
     GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
     GW_EXPECT_EQ(json_count_at(document, "wire", "copied-bytes"), 0);
+    json_t *there = command_document(&target);
+    GW_EXPECT_STREQ(json_text_at(there, "wire", "name"), name);
+    json_decref(there);
     json_decref(document);
 }
 
