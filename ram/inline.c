@@ -58,15 +58,19 @@ static int take_name(struct gw_input *in, const uint8_t **name, size_t *bytes, s
     if (!length)
         return -EBADMSG;
     *bytes = *length;
-    if (*bytes == 0)
-        return gw_input_refuse(in, at, err, "a block without a name");
+    if (*bytes == 0) {
+        gw_input_refuse(in, at, err, "a block without a name");
+        return -EPROTO; /* said here, so that an analyser sees that there is no name */
+    }
     *name = gw_input_take(in, *bytes, "name of a block", err);
     if (!*name)
         return -EBADMSG;
     const uint8_t *odd = gw_text_find_odd(*name, *bytes);
-    if (odd)
-        return gw_input_refuse(in, at + 1 + (uint64_t)(odd - *name), err,
-                               "byte 0x%02x in the name of a block", (unsigned)*odd);
+    if (odd) {
+        gw_input_refuse(in, at + 1 + (uint64_t)(odd - *name), err,
+                        "byte 0x%02x in the name of a block", (unsigned)*odd);
+        return -EPROTO;
+    }
     return 0;
 }
 

@@ -316,6 +316,55 @@ GW_TEST(analyze, any_allocation_may_fail)
     recording_fini(&r);
 }
 
+/* ---- mapped-ram ------------------------------------------------------------------------------- */
+
+static void pad_to(struct recording *r, size_t bytes)
+{
+    while (r->w.bytes < bytes)
+        gw_writer_u8(&r->w, 0);
+}
+
+GW_TEST(analyze, a_mapped_ram_file_is_read_in_its_order_from_a_pipe_too)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        char folder[] = "/tmp/godwit-analyze-XXXXXX", line[64], page[RECORDING_PAGE];
+        struct recording r;
+        recording_init(&r);
+        recording_begin(&r, "pc");
+        recording_hex(
+            &r, "05 1a 636f6e66696775726174696f6e2f6361706162696c6974696573 00000001 00000001 "
+                "0a 6d61707065642d72616d"); /* configuration/capabilities: mapped-ram */
+        recording_head(&r, GW_ITEM_START, 2, "ram", 0, 4);
+        recording_hex(&r, "0000000000002004 01 61 0000000000002000 00000001 0000000000001000");
+        gw_writer_be64(&r.w, r.w.bytes + 16); /* the bitmap stands right here */
+        gw_writer_be64(&r.w, 1 << 20);
+        recording_hex(&r, "0200000000000000");
+        pad_to(&r, (1 << 20) + RECORDING_PAGE);
+        memset(page, 'm', sizeof(page));
+        recording_bytes(&r, page, sizeof(page));
+        recording_eos(&r);
+        recording_foot(&r, 2);
+        recording_full(&r, 3, "device", "abc", 3);
+        recording_end(&r, JSON(DEVICE("device", 3)));
+        GW_ASSERT(mkdtemp(folder) != NULL);
+        struct gw_analysis *a = recording_analyze(&r, ways[i], folder);
+        GW_EXPECT_STREQ(recording_fault(a), "");
+        GW_EXPECT(recording_facts(a).is_mapped);
+        GW_EXPECT_EQ(recording_facts(a).normal_pages, 1);
+        gw_analysis_free(a);
+        snprintf(line, sizeof(line), "%s/ram-0-a.bin", folder);
+        int fd = open(line, O_RDONLY);
+        GW_EXPECT_EQ(pread(fd, page, sizeof(page), 0), (ssize_t)sizeof(page));
+        GW_EXPECT_EQ(page[0], 0);
+        GW_EXPECT_EQ(pread(fd, page, sizeof(page), RECORDING_PAGE), (ssize_t)sizeof(page));
+        GW_EXPECT_EQ(page[0], 'm');
+        close(fd);
+        snprintf(line, sizeof(line), "rm -rf '%s'", folder);
+        GW_EXPECT_EQ(system(line), 0);
+        recording_fini(&r);
+    }
+}
+
 /* ---- files ------------------------------------------------------------------------------------ */
 
 static void read_file(const char *folder, const char *name, char *to, size_t bytes, off_t size)
