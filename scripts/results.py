@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Adds up what scripts/check left in a folder: <stage>.xml as ctest writes it for each line of
-`stages`, and `rows`, a line `passed|failed NAME` each. Prints what failed, what was skipped and why,
-and last `N passed, N failed, N skipped`."""
+`stages`, <suite>.xml as googletest writes it for each line of `suites`, and `rows`, a line
+`passed|failed|skipped NAME` each. Prints what failed, what was skipped and why, and last
+`N passed, N failed, N skipped`."""
 import os
 import re
 import sys
@@ -21,26 +22,44 @@ def reason(output):
     return re.sub(r"^skipped: ", "", lines[-1]) if lines else "it did not say why"
 
 
+def judge_ctest(case):
+    """(outcome, name, reason) of a test of ctest's."""
+    skipped = case.find("skipped")
+    if case.get("status") == "run":
+        return "passed", case.get("name"), ""
+    if skipped is not None and SKIPPED.fullmatch(skipped.get("message", "")):
+        return "skipped", case.get("name"), reason(case.findtext("system-out") or "")
+    failure = case.find("failure")
+    why = skipped if failure is None else failure
+    return "failed", case.get("name"), "" if why is None else why.get("message", "")
+
+
+def judge_gtest(case):
+    """The same of a test of googletest's."""
+    name = f"{case.get('classname')}.{case.get('name')}"
+    failure, skipped = case.find("failure"), case.find("skipped")
+    if failure is not None:
+        return "failed", name, " ".join(failure.get("message", "").split())
+    if skipped is not None:
+        # The first line says where.
+        return "skipped", name, " ".join(skipped.get("message", "").split("\n", 1)[-1].split())
+    if case.get("result") == "completed":
+        return "passed", name, ""
+    return "failed", name, "it did not run"
+
+
 def read(folder):
     """(outcome, name, reason) of every test of every stage."""
-    for stage in lines(os.path.join(folder, "stages")):
-        path = os.path.join(folder, stage + ".xml")
-        try:
-            cases = xml.parse(path).getroot().iter("testcase")
-        except (OSError, xml.ParseError) as error:
-            yield "failed", stage, f"no results: {error}"
-            continue
-        for case in cases:
-            name = f"{stage}: {case.get('name')}"
-            skipped = case.find("skipped")
-            if case.get("status") == "run":
-                yield "passed", name, ""
-            elif skipped is not None and SKIPPED.fullmatch(skipped.get("message", "")):
-                yield "skipped", name, reason(case.findtext("system-out") or "")
-            else:
-                failure = case.find("failure")
-                why = skipped if failure is None else failure
-                yield "failed", name, "" if why is None else why.get("message", "")
+    for kind, judge in ("stages", judge_ctest), ("suites", judge_gtest):
+        for stage in lines(os.path.join(folder, kind)):
+            try:
+                cases = xml.parse(os.path.join(folder, stage + ".xml")).getroot().iter("testcase")
+            except (OSError, xml.ParseError) as error:
+                yield "failed", stage, f"no results: {error}"
+                continue
+            for case in cases:
+                outcome, name, why = judge(case)
+                yield outcome, f"{stage}: {name}", why
     for row in lines(os.path.join(folder, "rows")):
         outcome, name = row.split(" ", 1)
         yield outcome, name, ""

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# wires.sh SOURCE BIN RESULTS - runs on an emulated host: of each suite the tests that are named after the
+# wire, then whole migrations. What came out is in RESULTS, as scripts/results.py reads it: <suite>.xml as
+# googletest writes it, for each line of `suites`, and lines of `rows`.
+# Exit status: 0 everything was judged, whatever came out.
+set -u
+source=$1 bin=$2 results=$3
+
+export GODWIT=$bin/godwit GODWIT_SOURCE=$source
+for suite in contract rules e2e; do
+    [ -n "$("$bin/$suite" --gtest_list_tests --gtest_filter='*rdma*')" ] || continue
+    echo "rig-$suite" >>"$results/suites"
+    # One that hangs must not take the rest with it: it has no results, which counts as a failure.
+    timeout -k 5 300 "$bin/$suite" --gtest_filter='*rdma*' --gtest_output="xml:$results/rig-$suite.xml" \
+        >"$results/rig-$suite.log" 2>&1
+done
+exec python3 "$source/tests/rig/migrate.py" "$bin" "$results" one_host
