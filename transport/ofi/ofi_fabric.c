@@ -171,6 +171,7 @@ int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, st
         rc = find(provider, is_local ? NULL : node, &mine.info, err);
     if (rc < 0)
         return rc;
+    gw_assert(mine.info != NULL);
     rc = fi_fabric(mine.info->fabric_attr, &mine.fabric, NULL);
     if (rc == 0)
         rc = fi_domain(mine.fabric, mine.info, &mine.domain, NULL);
