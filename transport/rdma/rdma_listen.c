@@ -517,14 +517,14 @@ int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config
                    struct gw_listener **ln, struct gw_error *err)
 {
     struct gw_error why = GW_ERROR_INIT;
-    struct rdma_listener *l = NULL;
     int rc = gw_rdma_probe(&why);
-    if (rc == 0) {
-        l = gw_zalloc(1, sizeof(*l));
-        rc = l ? 0 : gw_fail(&why, -ENOMEM, "%s: listen", uri->text);
+    struct rdma_listener *l = rc == 0 ? gw_zalloc(1, sizeof(*l)) : NULL;
+    if (!l) {
+        if (rc == 0)
+            rc = gw_fail(&why, -ENOMEM, "%s: listen", uri->text);
+        gw_error_copy(err, &why);
+        return rc;
     }
-    if (rc < 0)
-        goto out;
     l->base.ops = &gw_rdma_ops;
     l->log = config->log;
     l->security = config->security;
@@ -534,12 +534,11 @@ int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config
         snprintf(l->device, sizeof(l->device), "%s", config->rdma_device);
     l->events = gw_rdma_channel_new(&why);
     rc = l->events ? listen_on_one(l, uri, config, &why) : -ENODEV;
-    if (rc == 0)
+    if (rc == 0) {
         *ln = &l->base;
-    else
-        free_listener(l);
-out:
-    if (rc < 0)
-        gw_error_copy(err, &why);
+        return 0;
+    }
+    free_listener(l);
+    gw_error_copy(err, &why);
     return rc;
 }

@@ -116,7 +116,7 @@ static void judge_flight(struct gw_rdma_ep *e, uint64_t took_ns)
     if (took_ns > late_ns)
         e->flight_max = (uint32_t)gw_max_u64(e->flight_max / 2, GW_RDMA_FLIGHT_MIN);
     else if (took_ns < late_ns / 4)
-        e->flight_max = (uint32_t)gw_min_u64(e->flight_max * 2, GW_RDMA_FLIGHT_MAX);
+        e->flight_max = (uint32_t)gw_min_u64((uint64_t)e->flight_max * 2, GW_RDMA_FLIGHT_MAX);
 }
 
 void gw_rdma_done(struct gw_rdma_ep *e, uint64_t number)
