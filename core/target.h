@@ -258,6 +258,8 @@ void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool final);
 void gw_target_on_revoked(void *engine, unsigned owner);
 void gw_target_on_page_lost(void *engine, unsigned owner, const struct gw_error *err);
+/* The longest section that a session as @hello describes it may send: see target_load.c. */
+uint64_t gw_target_section_grant(const struct gw_target *tgt, const struct gw_hello *hello);
 void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_prepare(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_next_item(struct gw_target *tgt);

@@ -142,21 +142,57 @@ void gw_target_drop_items(struct gw_target *tgt)
     tgt->order = NULL;
 }
 
+/* What a session may make this side hold, besides guest memory and its bits: 64 MiB in all
+ * (docs/protocol.md, section 6). What is taken by its connections and its blocks, a section being
+ * assembled cannot have; the block table itself always fits. Who raised x-section-max above the whole
+ * has said what a session may take. */
+#define SESSION_BYTES (UINT64_C(64) << 20)
+#define SESSION_FIXED_BYTES (UINT64_C(12) << 20) /* control, items that wait, messages read ahead */
+#define PAGE_ENDPOINT_BYTES (UINT64_C(640) << 10)
+#define BLOCK_BYTES UINT64_C(1024) /* with its offer, and what the heap keeps of both */
+#define BLOCK_TABLE_ENTRY_BYTES UINT64_C(288)
+#define SECTION_BYTES_LEAST (UINT64_C(4) << 20)
+#define ITEM_BYTES_DOUBLED (UINT64_C(1) << 20)
+
+uint64_t gw_target_section_grant(const struct gw_target *tgt, const struct gw_hello *hello)
+{
+    uint64_t asked = tgt->params.section_bytes_max;
+    uint64_t blocks = gw_min_u64(hello->blocks_max, GW_BLOCKS_MAX);
+    uint64_t taken = SESSION_FIXED_BYTES + blocks * BLOCK_BYTES +
+                     gw_min_u64(hello->endpoints, 255) * PAGE_ENDPOINT_BYTES;
+    uint64_t left = taken < SESSION_BYTES ? SESSION_BYTES - taken : 0;
+    if (asked > SESSION_BYTES)
+        return asked;
+    left = gw_max_u64(left, SECTION_BYTES_LEAST);
+    left = gw_max_u64(left, blocks * BLOCK_TABLE_ENTRY_BYTES + GW_PAGE_BYTES);
+    return gw_min_u64(asked, left);
+}
+
+/* Doubling; but a long section has all its room at once (what is not touched costs nothing), since to
+ * move it into greater room takes both. */
+static uint64_t item_room(uint64_t room, uint64_t bytes_max)
+{
+    uint64_t next = room < ITEM_BYTES_DOUBLED ? room * 2 : gw_max_u64(room * 2, SESSION_BYTES);
+    return gw_min_u64(next, bytes_max);
+}
+
 static int append(struct gw_target *tgt, struct gw_span data, struct gw_error *err)
 {
-    size_t bytes_max = tgt->params.section_bytes_max; /* of a whole item: the source's writer too */
+    size_t bytes_max = tgt->reply.section_bytes_max; /* of a whole item: the source's writer too */
     size_t bytes = tgt->item ? tgt->item->bytes : 0;
     if (data.bytes > bytes_max - bytes) {
-        gw_fail_code(err, -E2BIG, GW_CODE_LIMIT, "a section is longer than x-section-max (%llu)",
-                     (unsigned long long)tgt->params.section_bytes_max);
-        gw_error_hint(err, "raise x-section-max at the target");
+        gw_fail_code(err, -E2BIG, GW_CODE_LIMIT,
+                     "a section is longer than the %zu bytes that this session may (x-section-max)",
+                     bytes_max);
+        gw_error_hint(err, "raise x-section-max at the target, above %llu if need be",
+                      (unsigned long long)SESSION_BYTES);
         return -E2BIG;
     }
     size_t wanted = bytes + data.bytes;
     if (wanted == 0)
         return gw_fail(err, -EPROTO, "an empty item of the stream");
     if (wanted > tgt->item_room) {
-        size_t room = gw_max_u64(wanted, gw_min_u64(tgt->item_room * 2, bytes_max));
+        size_t room = gw_max_u64(wanted, item_room(tgt->item_room, bytes_max));
         struct gw_item *item = gw_realloc(tgt->item, 1, sizeof(*item) + room);
         if (!item)
             return gw_fail(err, -ENOMEM, "a section of %zu bytes", wanted);

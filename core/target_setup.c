@@ -190,8 +190,9 @@ static int make_pages(struct gw_target *tgt, struct gw_error *err)
     return 0;
 }
 
-static void fill_hello(struct gw_target *tgt, unsigned endpoints, struct gw_hello *ours)
+static void fill_hello(struct gw_target *tgt, const struct gw_hello *theirs, struct gw_hello *ours)
 {
+    unsigned endpoints = (unsigned)gw_min_u64(theirs->endpoints, 255);
     memset(ours, 0, sizeof(*ours));
     ours->version_min = ours->version_max = GW_PROTOCOL_VERSION;
     ours->page_bytes = GW_PAGE_BYTES;
@@ -199,7 +200,7 @@ static void fill_hello(struct gw_target *tgt, unsigned endpoints, struct gw_hell
     ours->message_payload_max = GW_PAYLOAD_BYTES_MAX;
     ours->blocks_max = GW_BLOCKS_MAX;
     ours->ram_bytes_max = tgt->ram_bytes_max ? tgt->ram_bytes_max : UINT64_MAX;
-    ours->section_bytes_max = tgt->params.section_bytes_max;
+    ours->section_bytes_max = gw_target_section_grant(tgt, theirs);
     ours->memlock_bytes = gw_memlock_budget(gw_wire_flags(tgt->uri.scheme), endpoints,
                                             tgt->params.registered_bytes_max);
     ours->peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS;
@@ -225,7 +226,7 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_hello ours;
-    fill_hello(tgt, (unsigned)gw_min_u64(msg->u.hello.endpoints, 255), &ours);
+    fill_hello(tgt, &msg->u.hello, &ours);
     int rc = gw_hello_answer(&ours, &msg->u.hello, &tgt->reply, &err);
     if (rc == 0 && tgt->machine_given && strcmp(msg->u.hello.machine, tgt->machine) != 0)
         rc = gw_fail_code(&err, -EINVAL, GW_CODE_UNSUPPORTED,
@@ -367,8 +368,9 @@ static int keep_offer(struct gw_target *tgt, const struct gw_block_offer_msg *of
         tgt->offers = offers;
         tgt->offer_room = room;
     }
-    if (tgt->offer_count == GW_BLOCKS_MAX)
-        return gw_fail(err, -E2BIG, "more than %u blocks are offered", GW_BLOCKS_MAX);
+    if (tgt->offer_count == tgt->hello.blocks_max) /* hello was held to GW_BLOCKS_MAX */
+        return gw_fail(err, -EPROTO, "more blocks are offered than the %u that hello said",
+                       tgt->hello.blocks_max);
     if (offer->bytes > tgt->hello.ram_bytes - tgt->offered_bytes)
         return gw_fail(err, -EPROTO, "block '%s': more memory is offered than hello said",
                        offer->name);

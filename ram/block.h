@@ -18,7 +18,9 @@
 #define GW_PAGE_BYTES 4096u
 #define GW_STRIPE_PAGES_MIN 512u
 #define GW_STRIPE_BYTES_DEFAULT (UINT64_C(32) << 20)
-#define GW_BLOCKS_MAX GW_REGIONS_MAX /* a block may be a region; hello says so many */
+/* Hello says so many: what they cost fits a session's 64 MiB. A block may be a region. */
+#define GW_BLOCKS_MAX 32768u
+_Static_assert(GW_BLOCKS_MAX <= GW_REGIONS_MAX, "a block may be a region");
 
 struct gw_mr;
 struct gw_rmr;

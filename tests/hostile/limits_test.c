@@ -35,7 +35,7 @@ static const struct limit {
     {"bytes sent ahead", "the window (4 MiB)", GW_CHANNEL_WINDOW_DEFAULT, 4 * MIB},
     {"bytes of ours", "4 MiB per connection", GW_CHANNEL_QUEUE_DEFAULT, 4 * MIB},
     {"page endpoints", "255", GW_ENDPOINTS_MAX - 1, 255},
-    {"blocks", "which is 65536", GW_BLOCKS_MAX, 65536},
+    {"blocks", "which is 32768", GW_BLOCKS_MAX, 32768},
     {"connections without", "8 that have begun", GW_CANDIDATES_MAX, 8},
     {"connections without", "1024 silent ones", GW_PENDING_MAX, 1024},
     {"outcomes of", "64", GW_OUTCOMES_KEPT, 64},

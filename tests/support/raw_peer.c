@@ -83,7 +83,7 @@ static void say_hello(struct raw_source *raw, uint64_t bytes, unsigned pages,
     hello->page_bytes = 4096;
     hello->endpoints = pages;
     hello->message_payload_max = GW_PAYLOAD_BYTES_MAX;
-    hello->blocks_max = 8;
+    hello->blocks_max = raw->hello_blocks ? raw->hello_blocks : 8;
     hello->stripe_bytes = 2u << 20;
     hello->ram_bytes = bytes;
     hello->section_bytes_max = 1u << 20;
@@ -149,7 +149,9 @@ void raw_source_connect(struct raw_source *raw, const char *uri, uint64_t bytes,
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_wire_config config = {.index = 0};
+    unsigned hello_blocks = raw->hello_blocks;
     memset(raw, 0, sizeof(*raw));
+    raw->hello_blocks = hello_blocks;
     GW_ASSERT_EQ(getrandom(raw->session, sizeof(raw->session), 0), (ssize_t)sizeof(raw->session));
     GW_ASSERT_EQ(gw_uri_parse(uri, &raw->uri, &err), 0);
     GW_ASSERT_EQ(gw_domain_open(raw->uri.scheme, &config, &raw->dom, &err), 0);

@@ -8,6 +8,7 @@
 #include "control/stream.h"
 
 struct raw_source {
+    unsigned hello_blocks; /* what hello says; 0: 8 */
     uint8_t session[GW_SESSION_BYTES];
     struct gw_domain *dom;
     struct gw_uri uri;
