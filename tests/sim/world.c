@@ -279,7 +279,7 @@ static struct actor *add_actor(enum actor_kind kind, const char *name, enum side
 {
     for (unsigned i = 0; i < ACTORS_MAX; i++) {
         struct actor *actor = &actors[i];
-        if (i < actor_count && !actor->over)
+        if (i < actor_count && (!actor->over || actor->jobs > 0))
             continue;
         if (i == actor_count)
             actor_count++;
@@ -431,7 +431,8 @@ static void run_actor(struct actor *actor)
         actor->jobs++;
         if (chance(200))
             world_sleep(choose_ns(GW_NS_PER_S / 5));
-        gw_pool_run_one(actor->pool);
+        if (!actor->over) /* its pool may have gone while this thread of it slept */
+            gw_pool_run_one(actor->pool);
         actor->jobs--;
         break;
     case LOOP:
