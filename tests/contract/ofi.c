@@ -34,6 +34,7 @@ static int raw_open(struct rig *rig, struct gw_endpoint **target, struct gw_ofi_
     int fd = rig_raw(rig, &page_preface);
     *target = rig_accept_wait(rig);
     GW_ASSERT(*target != NULL);
+    rig_nudge(*target); /* its first step opens it, and says its card */
     GW_ASSERT_EQ(recv(fd, answer, sizeof(answer), MSG_WAITALL), sizeof(answer));
     GW_ASSERT_EQ(recv(fd, bytes, sizeof(bytes), MSG_WAITALL), sizeof(bytes));
     GW_ASSERT_EQ(gw_ofi_card_decode(bytes, card, &why), 0);
@@ -318,6 +319,7 @@ static void ill_open(struct ill *ill, const char *wire, enum intent intent)
     GW_ASSERT_EQ(write(ill->pipe[1], &orders, sizeof(orders)), sizeof(orders));
     ill->rig.target = rig_accept_wait(&ill->rig);
     GW_ASSERT(ill->rig.target != NULL);
+    rig_nudge(ill->rig.target); /* its first step opens it: now memory can be registered */
     ill->area = mmap(NULL, AREA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     GW_ASSERT(ill->area != MAP_FAILED);
     struct gw_mr_desc desc = {
