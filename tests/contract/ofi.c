@@ -416,6 +416,8 @@ GW_TEST_EACH(ofi, memory_that_is_taken_back_gets_one_put_more_at_most, wires)
 static void expect_untouched(const char *wire, enum intent intent)
 {
     struct ill ill;
+    if (strcmp(wire, "ofi-shm") == 0)
+        GW_SKIP("shm: who puts what is refused may crash in libfabric, holding a lock of both");
     ill_open(&ill, wire, intent);
     step_for(&ill, 300);
     GW_EXPECT(is_all(ill.area, AREA_BYTES, 0));
