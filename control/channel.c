@@ -51,6 +51,7 @@ struct gw_channel {
     bool is_started, is_stirred; /* stirred: a step put something into ahead */
     bool is_hushed;
     bool is_said;      /* a message left since the last look */
+    uint64_t said;     /* messages the endpoint took */
     bool is_one_sided; /* the peer's code sees no put: only messages are signs of life */
     uint64_t step_ns, silent_ns, tx_ns;
     uint64_t rx_seen, tx_seen;
@@ -215,6 +216,7 @@ static int wire_send(struct gw_channel *ch, const uint8_t *head, size_t head_byt
     };
     int rc = gw_send(ch->ep, iov, tail.bytes ? 2 : 1);
     ch->is_said |= rc >= 0;
+    ch->said += rc >= 0;
     return rc;
 }
 
@@ -560,6 +562,11 @@ bool gw_channel_has_room(const struct gw_channel *ch, size_t bytes)
 bool gw_channel_is_queued(const struct gw_channel *ch)
 {
     return ch->out.first != NULL;
+}
+
+uint64_t gw_channel_said(const struct gw_channel *ch)
+{
+    return ch->said;
 }
 
 bool gw_channel_is_flushed(const struct gw_channel *ch)

@@ -63,6 +63,8 @@ void gw_channel_hush(struct gw_channel *channel);
 uint64_t gw_channel_wake_ns(const struct gw_channel *channel);
 /* Something waits here for credit or the wire. */
 bool gw_channel_is_queued(const struct gw_channel *channel);
+/* Messages that the endpoint took, HEARTBEAT and CREDIT too. */
+uint64_t gw_channel_said(const struct gw_channel *channel);
 /* Nothing waits here nor in the wire's buffer. */
 bool gw_channel_is_flushed(const struct gw_channel *channel);
 

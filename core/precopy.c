@@ -41,8 +41,12 @@ void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uin
     stats->duplicate_pages = totals->duplicate_pages;
     stats->copied_bytes = copied;
     stats->wire_system_calls = calls;
-    if (src->chunks)
+    if (src->chunks) {
         stats->registered_bytes_peak = gw_chunks_registered_peak(src->chunks);
+        stats->chunks_needed = gw_chunks_made(src->chunks, &stats->chunks_ready);
+    }
+    if (src->channel)
+        stats->control_messages = gw_channel_said(src->channel);
     if (src->step == GW_SRC_SEND || src->step == GW_SRC_FINAL_SEND) {
         uint64_t done = (totals->normal_pages - src->round_normal_before) +
                         (totals->duplicate_pages - src->round_duplicate_before);
@@ -80,6 +84,7 @@ void gw_source_begin_round(struct gw_source *src, bool final)
     src->round_bytes_before = totals.bytes;
     src->round_normal_before = totals.normal_pages;
     src->round_duplicate_before = totals.duplicate_pages;
+    src->round_said_before = src->stats.control_messages; /* ours alone to write */
     src->round_begun_ns = gw_clock_ns();
     src->step = final ? GW_SRC_FINAL_SEND : GW_SRC_SEND;
     for (unsigned i = 0; i < src->page_count; i++)
@@ -245,6 +250,7 @@ void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirt
         .bytes = totals.bytes - src->round_bytes_before,
         .dirty_pages_rate = rate,
         .paused = src->pause_called_ns != 0,
+        .control_messages = src->stats.control_messages - src->round_said_before,
     };
     pthread_mutex_lock(&src->stats_lock);
     if (src->round_count < GW_ROUNDS_KEPT)

@@ -175,6 +175,7 @@ struct gw_source {
     bool joined;
     uint64_t round_begun_ns, round_busy_ns, sync_begun_ns, armed_ns;
     uint64_t round_dirty_pages, round_bytes_before, round_normal_before, round_duplicate_before;
+    uint64_t round_said_before; /* control messages */
     bool stall_told;
     struct gw_converge converge;
     uint64_t wishes_again_ns;

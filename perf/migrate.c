@@ -13,10 +13,12 @@
  *            less the calls of one that ended after its first round, as an embedder that brings its
  *            own dirty log sees them.
  *
- *     perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix] [--channels N] [--ram SIZE]
+ *     perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix|ofi:PROVIDER] [--channels N] [--ram SIZE]
  *                  [--runs N] [--limit RATE] [--smoke]
  *
- * idle runs the command that lies beside this program; the others are embedders themselves. Sources
+ * idle runs the command that lies beside this program, and says of one-sided wires how many chunks were
+ * ready in time and how many control messages the source said in its first round. ofi:shm wants
+ * FI_SHM_DISABLE_CMA=1; a plain loop beside ofi is one over tcp. The others are embedders themselves. Sources
  * are in this process, targets in a child of it. */
 #include "core/base/clock.h"
 #include "perf/bench.h"
@@ -26,6 +28,7 @@
 #include <getopt.h>
 #include <godwit/source.h>
 #include <godwit/target.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -68,11 +71,20 @@ static _Noreturn void die(const char *what, const char *why)
     exit(1);
 }
 
+static bool is_ofi(void)
+{
+    return strncmp(options.wire, "ofi:", 4) == 0;
+}
+
 static const char *listen_uri(void)
 {
     static char uri[64];
     if (strcmp(options.wire, "tcp") == 0)
         return "tcp:127.0.0.1:0";
+    if (is_ofi()) {
+        snprintf(uri, sizeof(uri), "%s:127.0.0.1:0", options.wire);
+        return uri;
+    }
     snprintf(uri, sizeof(uri), "unix:/tmp/godwit-perf-migrate.%d", (int)getpid());
     return uri;
 }
@@ -90,7 +102,8 @@ static json_t *new_line(const char *part)
 static void set_ceilings(json_t *line, double rate)
 {
     double copy = gw_bench_copy_rate(options.ram);
-    double plain = gw_bench_plain_rate(options.wire, options.channels, options.ram);
+    double plain =
+        gw_bench_plain_rate(is_ofi() ? "tcp" : options.wire, options.channels, options.ram);
     json_object_set_new(line, "memcpy-gb-per-s", json_real(copy));
     json_object_set_new(line, "plain-gb-per-s", json_real(plain));
     json_object_set_new(line, "of-plain", json_real(rate / plain));
@@ -173,6 +186,7 @@ static double real_at(json_t *document, const char *first, const char *second)
 struct idle {
     double downtime[RUNS_MAX], total[RUNS_MAX], setup[RUNS_MAX], rate[RUNS_MAX], calls[RUNS_MAX];
     double cpu[2][RUNS_MAX];
+    double chunks_ready[RUNS_MAX], said[RUNS_MAX]; /* of those needed; in the first round */
     double ledger[16][RUNS_MAX];
 };
 
@@ -208,6 +222,9 @@ static void idle_run(struct idle *idle, unsigned run)
         (real_at(from, "wire", "system-calls") + real_at(to, "wire", "system-calls")) / mib;
     idle->cpu[0][run] = real_at(from, "cpu", "user-ms") + real_at(from, "cpu", "system-ms");
     idle->cpu[1][run] = real_at(to, "cpu", "user-ms") + real_at(to, "cpu", "system-ms");
+    idle->chunks_ready[run] =
+        real_at(from, "wire", "chunks-ready") / fmax(real_at(from, "wire", "chunks-needed"), 1);
+    idle->said[run] = real_at(first, "control-messages", NULL);
     for (unsigned i = 0; i < LEDGER_ROWS; i++)
         idle->ledger[i][run] = real_at(from, "downtime", ledger_rows[i]);
     json_decref(from);
@@ -232,6 +249,10 @@ static void measure_idle(void)
     json_object_set_new(line, "source-cpu-ms", gw_bench_spread(idle.cpu[0], options.runs));
     json_object_set_new(line, "target-cpu-ms", gw_bench_spread(idle.cpu[1], options.runs));
     json_object_set_new(line, "system-calls-per-mib", gw_bench_spread(idle.calls, options.runs));
+    if (is_ofi())
+        json_object_set_new(line, "chunks-ready", gw_bench_spread(idle.chunks_ready, options.runs));
+    json_object_set_new(line, "first-round-control-messages",
+                        gw_bench_spread(idle.said, options.runs));
     set_ceilings(line, gw_bench_percentile(idle.rate, options.runs, 50));
     gw_bench_print(line);
 }
@@ -569,8 +590,9 @@ static void measure_calls(void)
 
 static _Noreturn void usage(void)
 {
-    fprintf(stderr, "usage: perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix] "
-                    "[--channels N] [--ram SIZE] [--runs N] [--limit RATE] [--smoke]\n");
+    fprintf(stderr,
+            "usage: perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix|ofi:PROVIDER] "
+            "[--channels N] [--ram SIZE] [--runs N] [--limit RATE] [--smoke]\n");
     exit(2);
 }
 
@@ -617,7 +639,7 @@ static void parse_options(int argc, char **argv)
     }
     if (options.parts == 0)
         options.parts = PARTS_ALL;
-    if ((strcmp(options.wire, "tcp") != 0 && strcmp(options.wire, "unix") != 0) ||
+    if ((strcmp(options.wire, "tcp") != 0 && strcmp(options.wire, "unix") != 0 && !is_ofi()) ||
         options.channels < 1 || options.channels > 64 || options.runs < 1 ||
         options.runs > RUNS_MAX || options.ram < 8 << 20 || options.limit == 0)
         usage();

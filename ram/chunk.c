@@ -64,6 +64,7 @@ struct block_chunks {
 struct owner_scan {
     _Atomic uint64_t at;
     _Atomic uint64_t done;
+    _Atomic bool waits; /* relaxed: for statistics; the chunk that ends its waiting takes it back */
 };
 
 struct place { /* a chunk */
@@ -102,6 +103,8 @@ struct gw_chunks {
     uint64_t remote_evicting;
     uint64_t registered; /* here, in truth */
     uint64_t registered_peak;
+    uint64_t made; /* ready, so often */
+    uint64_t made_late;
 };
 
 static uint64_t block_bytes(const struct gw_chunks *chunks, uint32_t block)
@@ -556,11 +559,36 @@ unsigned gw_chunks_newly_ready(struct gw_chunks *chunks, struct gw_wish *ranges,
     return count;
 }
 
+/* Neighbouring stripes belong to as many owners: the last of each that has one in the chunk at @at. */
+static uint64_t stripes_of(const struct gw_chunks *chunks, struct place at, uint64_t *last)
+{
+    const struct gw_block *block = gw_ram_block(chunks->config.ram, at.block);
+    uint64_t stripe_pages = gw_ram_stripe_pages(chunks->config.ram);
+    struct gw_wish range = range_of(chunks, at);
+    uint64_t first = block->stripe_first + range.offset / GW_PAGE_BYTES / stripe_pages;
+    *last = block->stripe_first + ((range.offset + range.bytes) / GW_PAGE_BYTES - 1) / stripe_pages;
+    return gw_max_u64(first + chunks->owner_count, *last + 1) - chunks->owner_count;
+}
+
+/* An owner may run out and wait again before the next one comes: that one is late, too. */
+static void count_made(struct gw_chunks *chunks, struct place at)
+{
+    bool late = false;
+    uint64_t last;
+    for (uint64_t stripe = stripes_of(chunks, at, &last); stripe <= last; stripe++) {
+        struct owner_scan *scan = &chunks->owners[stripe % chunks->owner_count];
+        late |= atomic_exchange_explicit(&scan->waits, false, memory_order_relaxed);
+    }
+    chunks->made++;
+    chunks->made_late += late;
+}
+
 void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range)
 {
     struct place at;
     struct chunk *chunk = find_chunk(chunks, range, SYNCING, &at);
     gw_assert(chunk);
+    count_made(chunks, at);
     uint32_t generation = atomic_load_explicit(&chunks->generation, memory_order_relaxed);
     chunk->ready_generation = generation + 1 ? generation + 1 : 1;
     chunks->coming--;
@@ -610,6 +638,12 @@ void gw_chunks_scan_end(struct gw_chunks *chunks, unsigned owner)
         atomic_store_explicit(&chunks->owners[owner].at, UINT64_MAX, memory_order_release);
 }
 
+void gw_chunks_scan_waits(struct gw_chunks *chunks, unsigned owner)
+{
+    if (chunks->config.keyed)
+        atomic_store_explicit(&chunks->owners[owner].waits, true, memory_order_relaxed);
+}
+
 /* Began the pass of @at when @chunk was ready? Serial arithmetic; generation 0 is no pass. */
 static bool began_with(uint64_t at, const struct chunk *chunk)
 {
@@ -633,16 +667,8 @@ static bool may_evict(const struct gw_chunks *chunks, struct place at)
     const struct chunk *chunk = chunk_at(chunks, at);
     if (state_of(chunk) != READY)
         return false;
-    const struct gw_block *block = gw_ram_block(chunks->config.ram, at.block);
-    uint64_t stripe_pages = gw_ram_stripe_pages(chunks->config.ram);
-    struct gw_wish range = range_of(chunks, at);
-    uint64_t first = block->stripe_first + range.offset / GW_PAGE_BYTES / stripe_pages;
-    uint64_t last =
-        block->stripe_first + ((range.offset + range.bytes) / GW_PAGE_BYTES - 1) / stripe_pages;
-    /* The last stripe of each owner that has one decides. */
-    if (last - first >= chunks->owner_count)
-        first = last - chunks->owner_count + 1;
-    for (uint64_t stripe = first; stripe <= last; stripe++) {
+    uint64_t last;
+    for (uint64_t stripe = stripes_of(chunks, at, &last); stripe <= last; stripe++) {
         if (!is_passed(chunks, chunk, stripe))
             return false;
     }
@@ -813,6 +839,12 @@ uint32_t gw_chunks_generation(const struct gw_chunks *chunks)
 uint64_t gw_chunks_registered_peak(const struct gw_chunks *chunks)
 {
     return chunks->registered_peak;
+}
+
+uint64_t gw_chunks_made(const struct gw_chunks *chunks, uint64_t *ahead)
+{
+    *ahead = chunks->made - chunks->made_late;
+    return chunks->made;
 }
 
 uint64_t gw_chunk_bytes_max(const struct gw_chunks *chunks)

@@ -108,8 +108,13 @@ void gw_chunks_scan_begin(struct gw_chunks *chunks, unsigned owner); /* of a rou
 void gw_chunks_scan_at(struct gw_chunks *chunks, unsigned owner, uint32_t generation,
                        uint64_t stripe);
 void gw_chunks_scan_end(struct gw_chunks *chunks, unsigned owner); /* of the round */
+/* @owner has handed over whatever was ready, and what is left lies in chunks that are not. */
+void gw_chunks_scan_waits(struct gw_chunks *chunks, unsigned owner);
 
 /* Bytes registered here at most at one time. */
 uint64_t gw_chunks_registered_peak(const struct gw_chunks *chunks);
+/* How often a chunk was made ready (0 on stream wires), and *@ahead how often before an owner of a part
+ * of it had run out of others. */
+uint64_t gw_chunks_made(const struct gw_chunks *chunks, uint64_t *ahead);
 
 #endif

@@ -606,6 +606,8 @@ static int end_pass(struct gw_sender *s)
     bool progress = s->pass_sent_something;
     bool deferred = s->deferred_pages;
     s->waits_for_chunks = !progress && !deferred;
+    if (s->waits_for_chunks && gw_chunks_generation(s->config.chunks) == s->generation)
+        gw_chunks_scan_waits(s->config.chunks, s->config.owner);
     begin_pass(s);
     if (progress)
         return GW_SEND_BUSY;

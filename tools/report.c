@@ -113,6 +113,7 @@ json_t *gw_report_round_json(const struct gw_round *round)
     json_object_set_new(object, "bytes", count(round->bytes));
     json_object_set_new(object, "dirty-pages-rate", count(round->dirty_pages_rate));
     json_object_set_new(object, "paused", json_boolean(round->paused));
+    json_object_set_new(object, "control-messages", count(round->control_messages));
     return object;
 }
 
@@ -136,6 +137,9 @@ static json_t *wire_json(const struct gw_report *report)
     json_object_set_new(object, "registered-bytes-peak",
                         count(report->stats.registered_bytes_peak));
     json_object_set_new(object, "system-calls", count(report->stats.wire_system_calls));
+    json_object_set_new(object, "chunks-needed", count(report->stats.chunks_needed));
+    json_object_set_new(object, "chunks-ready", count(report->stats.chunks_ready));
+    json_object_set_new(object, "control-messages", count(report->stats.control_messages));
     return object;
 }
 

@@ -78,6 +78,12 @@ struct gw_stats {
     struct gw_ledger downtime;
     bool has_digest;
     uint8_t digest[16]; /* XXH3-128, canonical (big-endian) byte order */
+
+    /* One-sided wires: how often a chunk of memory was made ready to be sent (once each, unless the
+     * budget made some come and go), and how often before a page endpoint that it is for had nothing
+     * else left to send. */
+    uint64_t chunks_needed, chunks_ready;
+    uint64_t control_messages; /* said on the control endpoint, heartbeats included */
 };
 
 struct gw_round {
@@ -88,6 +94,7 @@ struct gw_round {
     uint64_t normal_pages, duplicate_pages, bytes;
     uint64_t dirty_pages_rate; /* newly dirtied per second meanwhile */
     bool paused;               /* the last one, inside the downtime */
+    uint64_t control_messages; /* said by the source on the control endpoint meanwhile */
 };
 
 enum gw_event_type {

@@ -467,3 +467,27 @@ GW_TEST(chunk, running_out_of_memory_while_made_leaves_nothing_behind)
     }
     bench_fini(&t);
 }
+
+/* Two owners, stripes of two chunks each. */
+GW_TEST(chunk, is_late_once_for_an_owner_of_it_that_ran_out)
+{
+    struct bench t;
+    uint64_t ahead;
+    struct gw_wish wish[8];
+    bench_init(&t, 8, true, 0, 2);
+    GW_ASSERT_EQ(gw_chunks_wish(t.chunks, wish, 8, NULL), 8);
+    make_ready(&t, &wish[0]);
+    GW_EXPECT_EQ(gw_chunks_made(t.chunks, &ahead), 1);
+    GW_EXPECT_EQ(ahead, 1);
+    gw_chunks_scan_waits(t.chunks, 0);
+    make_ready(&t, &wish[2]); /* the other owner's */
+    GW_EXPECT_EQ(gw_chunks_made(t.chunks, &ahead), 2);
+    GW_EXPECT_EQ(ahead, 2);
+    make_ready(&t, &wish[1]);
+    GW_EXPECT_EQ(gw_chunks_made(t.chunks, &ahead), 3);
+    GW_EXPECT_EQ(ahead, 2);
+    make_ready(&t, &wish[4]); /* it has one to send by now */
+    GW_EXPECT_EQ(gw_chunks_made(t.chunks, &ahead), 4);
+    GW_EXPECT_EQ(ahead, 3);
+    bench_fini(&t);
+}

@@ -72,7 +72,8 @@ GW_TEST(report, keys_stand_in_the_order_of_the_contract)
                     "schema role status error total-time-ms setup-time-ms downtime-ms "
                     "downtime ram rounds wire cpu guest");
     GW_EXPECT_STREQ(keys_of(json_object_get(document, "wire")),
-                    "uri name endpoints copied-bytes registered-bytes-peak system-calls");
+                    "uri name endpoints copied-bytes registered-bytes-peak system-calls "
+                    "chunks-needed chunks-ready control-messages");
     GW_EXPECT_STREQ(keys_of(json_object_get(document, "cpu")), "user-ms system-ms");
     GW_EXPECT_STREQ(keys_of(json_object_get(document, "guest")),
                     "ram-bytes vcpus writes verified digest");
@@ -172,9 +173,9 @@ GW_TEST(report, rounds_are_listed_in_order)
     json_t *rounds = json_object_get(document, "rounds");
 
     GW_ASSERT_EQ(json_array_size(rounds), 2);
-    GW_EXPECT_STREQ(
-        keys_of(json_array_get(rounds, 0)),
-        "number duration-ms dirty-pages normal duplicate bytes dirty-pages-rate paused");
+    GW_EXPECT_STREQ(keys_of(json_array_get(rounds, 0)),
+                    "number duration-ms dirty-pages normal duplicate bytes dirty-pages-rate paused "
+                    "control-messages");
     GW_EXPECT_EQ(json_integer_value(json_object_get(json_array_get(rounds, 0), "normal")), 7);
     GW_EXPECT(json_is_true(json_object_get(json_array_get(rounds, 1), "paused")));
     json_decref(document);
