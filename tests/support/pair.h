@@ -26,7 +26,8 @@ struct pair {
     const char *listen_uri;   /* NULL: loopback_any() */
     struct gw_params *params; /* of the source; NULL: defaults, and half a minute's patience */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
-    bool writes;                     /* a thread writes random words while the guest runs */
+    enum gw_dirty_method dirty_method;
+    bool writes; /* a thread writes random words while the guest runs */
     int (*block_offered)(struct pair *pair,
                          const struct gw_block_offer *offer); /* first; may refuse */
     int (*acquire)(struct pair *pair);
