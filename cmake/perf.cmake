@@ -26,7 +26,7 @@ foreach(source IN LISTS perf_sources)
     target_sources(perf-${name} PRIVATE $<TARGET_OBJECTS:gw_bench>)
   endif()
   if(name STREQUAL guest) # it measures a part of the command, not of the library
-    gw_glob(guest_sources tools/guest*.c)
+    gw_glob(guest_sources tools/guest*.c tools/cgroup.c)
     target_sources(perf-guest PRIVATE ${guest_sources})
   endif()
   if(name STREQUAL migrate AND TARGET godwit) # it runs the command that lies beside it

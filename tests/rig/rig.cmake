@@ -6,6 +6,7 @@ if(NOT GODWIT_TESTS)
 endif()
 add_executable(rig-kvm rig/rig_kvm.c)
 gw_compile(rig-kvm)
+target_link_libraries(rig-kvm PRIVATE gw::link_options)
 foreach(part refuses_what_cannot_work command_runs_as_here two_hosts_meet unprivileged_user
              two_rigs_at_once_and_a_signal doctor_finds_and_mends)
   add_test(NAME rig.${part}
