@@ -269,8 +269,10 @@ struct gw_chunks *gw_chunks_new(const struct gw_chunks_config *config, struct gw
         refuse_budget(chunks, "rdma-pin-all", gw_ram_bytes(config->ram), err);
         goto out;
     }
-    for (; chunks->block_count < block_count; chunks->block_count++) {
-        if (add_block(chunks, chunks->block_count, err) < 0)
+    chunks->block_count =
+        block_count; /* also of the block that fails, what it has is to be freed */
+    for (unsigned i = 0; i < block_count; i++) {
+        if (add_block(chunks, i, err) < 0)
             goto out;
     }
     return chunks;
