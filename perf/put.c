@@ -3,7 +3,8 @@
  * endpoint and side, in one process: the senders put a region over and over, the receivers only
  * receive. The ceilings of the same run are a memcpy of as much memory, and a plain blocking
  * send/recv loop of 1 MiB over the same kind of socket: through as much memory ("plain"), and through
- * the same MiB again and again, which then stays in the cache. One JSON line on stdout.
+ * the same MiB again and again, which then stays in the cache. Afterwards puts of 4 KiB, one at a time, each
+ * endpoint its own, until a fence behind each was answered. One JSON line on stdout.
  *
  *     perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL]
  *              [--put BYTES] [--stride N] [--smoke]
@@ -31,6 +32,8 @@
 
 #define ENDPOINTS_MAX 16
 #define RAW_BYTES (1u << 20)
+#define LATENCY_PUTS 1000
+#define LATENCY_BYTES 4096u
 
 static struct {
     const char *wire;
@@ -57,6 +60,7 @@ struct side {
     struct gw_rmr *rmr;
     uint64_t bytes;
     struct gw_ep_attr attr;
+    double latency[LATENCY_PUTS]; /* us */
 };
 
 static _Noreturn void die(const char *what, const struct gw_error *err)
@@ -106,10 +110,12 @@ static void *run_target(void *arg)
         die("target", &err);
     }
     gw_ep_query(side->ep, &side->attr);
-    while (gw_send(side->ep, &(struct iovec){.iov_base = text, .iov_len = (size_t)n}, 1) == -EAGAIN)
-        doze(side->ep);
-    while (await_message(side->ep, text, sizeof(text)) >= 0)
-        continue; /* until the source hangs up */
+    for (; n >= 0;
+         n = await_message(side->ep, text, sizeof(text))) { /* until the source hangs up */
+        struct iovec iov = {.iov_base = text, .iov_len = (size_t)n};
+        while (gw_send(side->ep, &iov, 1) == -EAGAIN)
+            doze(side->ep);
+    }
     return NULL;
 }
 
@@ -167,6 +173,70 @@ static void *run_source(void *arg)
         continue;
     gw_ep_query(side->ep, &side->attr);
     return NULL;
+}
+
+/* One page at a time, each until a message behind it was answered: then it is in the target's memory. A
+ * completion says less, and other things on each wire. */
+static double put_and_fence(struct side *side)
+{
+    struct gw_put put = {
+        .local = side->memory, .mr = side->mr, .rmr = side->rmr, .bytes = LATENCY_BYTES};
+    struct gw_completion done;
+    char text[] = "fence";
+    struct iovec iov = {.iov_base = text, .iov_len = 5};
+    uint64_t begun = gw_clock_ns();
+    int rc;
+    while ((rc = gw_put(side->ep, &put, 1)) == 0)
+        doze(side->ep);
+    if (rc > 0) {
+        while ((rc = gw_send(side->ep, &iov, 1)) == -EAGAIN)
+            doze(side->ep);
+    }
+    if (rc >= 0)
+        rc = (int)await_message(side->ep, text, sizeof(text));
+    uint64_t ended = gw_clock_ns();
+    while (rc > 0 && (rc = gw_poll(side->ep, &done, 1)) == 0)
+        doze(side->ep);
+    if (rc < 0) {
+        struct gw_error err = GW_ERROR_INIT;
+        gw_ep_error(side->ep, &err);
+        die("latency", &err);
+    }
+    return (double)(ended - begun) / 1e3;
+}
+
+static void *run_latency(void *arg)
+{
+    struct side *side = arg;
+    for (unsigned i = 0; i < LATENCY_PUTS; i++)
+        side->latency[i] = put_and_fence(side);
+    return NULL;
+}
+
+static void measure_latency(struct side *sources)
+{
+    pthread_t threads[ENDPOINTS_MAX];
+    for (unsigned i = 0; i < options.endpoints; i++)
+        pthread_create(&threads[i], NULL, run_latency, &sources[i]);
+    for (unsigned i = 0; i < options.endpoints; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+    return (left > right) - (left < right);
+}
+
+/* Of all endpoints' puts: the value below which @percent of them lie. */
+static double latency_us(const struct side *sources, unsigned percent)
+{
+    static double all[ENDPOINTS_MAX * LATENCY_PUTS];
+    unsigned count = options.endpoints * LATENCY_PUTS;
+    for (unsigned i = 0; i < options.endpoints; i++)
+        memcpy(all + (size_t)i * LATENCY_PUTS, sources[i].latency, sizeof(sources[i].latency));
+    qsort(all, count, sizeof(all[0]), by_value);
+    return all[(uint64_t)(count - 1) * percent / 100];
 }
 
 /* ---- the ceilings ---- */
@@ -444,12 +514,13 @@ static void report(uint64_t elapsed_ns, const struct side *sources, const struct
            "\"wire\":\"%s\",\"endpoints\":%u,\"bytes\":%llu,\"put-bytes\":%u,\"stride\":%u,"
            "\"gb-per-s\":%.3f,\"system-calls-per-mib\":%.3f,\"source-calls-per-mib\":%.3f,"
            "\"target-calls-per-mib\":%.3f,\"copied-bytes\":%llu,\"memcpy-gb-per-s\":%.3f,"
-           "\"plain-gb-per-s\":%.3f,\"plain-cached-gb-per-s\":%.3f,\"of-plain\":%.3f}\n",
+           "\"plain-gb-per-s\":%.3f,\"plain-cached-gb-per-s\":%.3f,\"of-plain\":%.3f,"
+           "\"put-4k-fenced-us\":{\"median\":%.2f,\"p99\":%.2f}}\n",
            GW_COMMIT, cpu, sysconf(_SC_NPROCESSORS_ONLN), kernel.release, options.wire,
            options.endpoints, (unsigned long long)options.bytes, options.put, options.stride, rate,
            (double)(source_calls + target_calls) / mib, (double)source_calls / mib,
            (double)target_calls / mib, (unsigned long long)copied, copy, plain, cached,
-           rate / plain);
+           rate / plain, latency_us(sources, 50), latency_us(sources, 99));
 }
 
 /* Memory for both sides, and the right to write the target's. */
@@ -476,8 +547,7 @@ static void lend(struct gw_domain *source_domain, struct side *source, struct si
 
 int main(int argc, char **argv)
 {
-    struct side sources[ENDPOINTS_MAX] = {{.ep = NULL}};
-    struct side targets[ENDPOINTS_MAX] = {{.ep = NULL}};
+    static struct side sources[ENDPOINTS_MAX], targets[ENDPOINTS_MAX];
     pthread_t source_threads[ENDPOINTS_MAX], target_threads[ENDPOINTS_MAX];
     struct gw_wire_config config = {.index = 0};
     struct gw_error err = GW_ERROR_INIT;
@@ -506,6 +576,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < options.endpoints; i++)
         pthread_join(source_threads[i], NULL);
     uint64_t elapsed_ns = gw_clock_ns() - start;
+    measure_latency(sources); /* what was counted for the rate is counted by now */
     for (unsigned i = 0; i < options.endpoints; i++) {
         gw_ep_close(sources[i].ep);
         pthread_join(target_threads[i], NULL);
