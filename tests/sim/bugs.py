@@ -87,6 +87,13 @@ BUGS = {
         ("core/source.c", "    gw_mail_post(&src->inbox, &asked->done);\n",
          "    if (asked->rc >= 0)\n        gw_mail_post(&src->inbox, &asked->done);\n"),
     ],
+    # A host whose source died comes back:
+    "a_new_session_is_taken_while_another_is_held": [
+        ("core/target_setup.c", "    if (msg->type == GW_MSG_HELLO && tgt->step == GW_TGT_LISTEN)\n",
+         "    bool held = tgt->hs == GW_HT_HOLDING;\n"
+         "    if (msg->type == GW_MSG_HELLO && held)\n        tgt->hs = GW_HT_LOADING;\n"
+         "    if (msg->type == GW_MSG_HELLO && (held || tgt->step == GW_TGT_LISTEN))\n"),
+    ],
     # One-sided wires:
     "what_the_sync_of_a_chunk_found_is_forgotten": [
         ("ram/dirty.c", "                dirty[page / 64] |= bits[(page - first_page) / 64];\n",

@@ -7,10 +7,15 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-struct machine machine;
+struct machine machines[GUESTS_MAX];
+unsigned machine_count;
+struct machine *machine_at[2];
+static unsigned boots;
+static bool taken; /* the target was offered a guest since it listens */
 
 static uint8_t *map_arena(void)
 {
@@ -22,127 +27,184 @@ static uint8_t *map_arena(void)
     return at;
 }
 
-static void mark(unsigned block, uint64_t first, uint64_t pages)
+static void mark(struct machine *m, unsigned block, uint64_t first, uint64_t pages)
 {
-    gw_bitmap_set_range(machine.dirty[block], first, pages);
+    gw_bitmap_set_range(m->dirty[block], first, pages);
 }
 
-static uint8_t *page_of(uint8_t *const *memory, unsigned block, unsigned page)
+static uint8_t *page_of(const struct machine *m, uint8_t *const *memory, unsigned block,
+                        unsigned page)
 {
-    return memory[block] + (size_t)machine.at[block][page] * PAGE;
+    return memory[block] + (size_t)m->at[block][page] * PAGE;
 }
 
-static void store(unsigned block, unsigned page, unsigned word, uint64_t value)
+static void store(struct machine *m, unsigned block, unsigned page, unsigned word, uint64_t value)
 {
-    size_t at = (size_t)machine.at[block][page] * PAGE + word * 8;
-    memcpy(machine.source[block] + at, &value, sizeof(value));
-    memcpy(machine.shadow[block] + at, &value, sizeof(value));
-    mark(block, machine.at[block][page], 1);
+    size_t at = (size_t)m->at[block][page] * PAGE + word * 8;
+    memcpy(m->source[block] + at, &value, sizeof(value));
+    memcpy(m->shadow[block] + at, &value, sizeof(value));
+    mark(m, block, m->at[block][page], 1);
 }
 
 /* Side by side from the block's start; or far apart, some of them neighbours. */
-static void lay_out(unsigned block)
+static void lay_out(struct machine *m, unsigned block)
 {
-    unsigned pages = machine.pages[block];
-    machine.span[block] = pages;
-    if (machine.keyed) {
+    unsigned pages = m->pages[block];
+    m->span[block] = pages;
+    if (m->keyed) {
         unsigned units = choose(UNITS_MAX + 1);
-        machine.span[block] = units * UNIT_PAGES + (chance(3000) || units == 0 ? pages : 0);
+        m->span[block] = units * UNIT_PAGES + (chance(3000) || units == 0 ? pages : 0);
     }
     for (unsigned i = 0; i < pages; i++) {
-        unsigned low = i * machine.span[block] / pages,
-                 high = (i + 1) * machine.span[block] / pages;
-        bool neighbour = i > 0 && machine.at[block][i - 1] + 1 < high && chance(5000);
-        machine.at[block][i] = neighbour ? machine.at[block][i - 1] + 1 : low;
-        if (machine.at[block][i] < low)
-            machine.at[block][i] = low;
+        unsigned low = i * m->span[block] / pages, high = (i + 1) * m->span[block] / pages;
+        bool neighbour = i > 0 && m->at[block][i - 1] + 1 < high && chance(5000);
+        m->at[block][i] = neighbour ? m->at[block][i - 1] + 1 : low;
+        if (m->at[block][i] < low)
+            m->at[block][i] = low;
     }
+}
+
+static void map_arenas(struct machine *m, struct machine *arenas)
+{
+    if (!arenas->source[0]) {
+        for (unsigned i = 0; i < BLOCKS_MAX; i++) {
+            arenas->source[i] = map_arena();
+            arenas->target[i] = map_arena();
+            arenas->shadow[i] = map_arena();
+        }
+    }
+    *m = *arenas;
+}
+
+/* It boots: whatever it was before is gone. */
+static void boot(struct machine *m)
+{
+    m->generation = ++boots;
+    m->state = 1 + choose(1000);
+    m->lock = SOURCE;
+    m->source_runs = true;
+    m->source_paused = m->source_died = m->lost_with_host = false;
+    memset(m->tracking, 0, sizeof(m->tracking));
+    for (unsigned i = 0; i < m->block_count; i++) {
+        madvise(m->source[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        madvise(m->shadow[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        if (!m->span[i]) {
+            m->pages[i] = 1 + choose(PAGES_MAX);
+            lay_out(m, i);
+        }
+        unsigned full = choose(4); /* quarters that are not holes */
+        for (unsigned page = 0; page < m->pages[i]; page++) {
+            if (page % 4 <= full)
+                store(m, i, page, (page * 7 + i) % 512, page + 1 + m->generation);
+        }
+    }
+}
+
+static struct machine *make(bool keyed)
+{
+    static struct machine arenas[GUESTS_MAX];
+    gw_assert(machine_count < GUESTS_MAX);
+    struct machine *m = &machines[machine_count];
+    map_arenas(m, &arenas[machine_count]);
+    machine_count++;
+    m->keyed = keyed;
+    m->block_count = 1 + choose(BLOCKS_MAX);
+    m->write_chance = choose(5) * 100;
+    m->state_bytes = chance(1000) ? choose(300000) : choose(64);
+    return m;
 }
 
 void machine_make(void)
 {
-    static struct machine arenas;
-    if (!arenas.source[0]) {
-        for (unsigned i = 0; i < BLOCKS_MAX; i++) {
-            arenas.source[i] = map_arena();
-            arenas.target[i] = map_arena();
-            arenas.shadow[i] = map_arena();
-        }
-    }
-    machine = arenas;
-    machine.keyed = chance(5000);
-    machine.block_count = 1 + choose(BLOCKS_MAX);
-    machine.write_chance = choose(5) * 100;
-    machine.state = 1 + choose(1000);
-    machine.state_bytes = chance(1000) ? choose(300000) : choose(64);
-    machine.digest = chance(3000);
-    machine.has_disk = choose(2) == 0;
-    machine.lock = SOURCE;
-    machine.source_runs = true;
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        madvise(machine.source[i], SPAN_MAX * PAGE, MADV_DONTNEED);
-        madvise(machine.shadow[i], SPAN_MAX * PAGE, MADV_DONTNEED);
-        machine.pages[i] = 1 + choose(PAGES_MAX);
-        lay_out(i);
-        unsigned full = choose(4); /* quarters that are not holes */
-        for (unsigned page = 0; page < machine.pages[i]; page++) {
-            if (page % 4 <= full)
-                store(i, page, (page * 7 + i) % 512, page + 1);
-        }
-    }
+    machine_count = boots = 0;
+    taken = false;
+    bool keyed = chance(5000);
+    struct machine *m = make(keyed);
+    m->digest = chance(3000);
+    m->has_disk = choose(2) == 0;
+    boot(m);
+    machine_at[SOURCE] = machine_at[TARGET] = m;
+}
+
+void machine_next(void)
+{
+    struct machine *m = make(machines[0].keyed);
+    m->digest = machines[0].digest;
+    m->has_disk = choose(2) == 0;
+    memcpy(m->budget, machines[0].budget, sizeof(m->budget));
+    boot(m);
+    machine_at[SOURCE] = m;
+}
+
+void machine_reboot(void)
+{
+    struct machine *m = machine_at[SOURCE];
+    if (m->target_owns || m->ever_owned)
+        violated("a guest is started again that ran at the target");
+    if (m->has_disk && m->lock != NOBODY)
+        violated("a guest is started again whose disk is held");
+    boot(m);
+}
+
+void machine_listens(void)
+{
+    machine_at[TARGET] = machine_at[SOURCE];
+    taken = false;
 }
 
 void machine_begin(void)
 {
-    machine.littered = false;
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        madvise(machine.target[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+    struct machine *m = machine_at[SOURCE];
+    m->littered = false;
+    for (unsigned i = 0; i < m->block_count; i++) {
+        madvise(m->target[i], SPAN_MAX * PAGE, MADV_DONTNEED);
         if (chance(1000)) { /* content that may be overwritten, it says in target.h */
-            memset(machine.target[i], 0xa5, (size_t)machine.span[i] * PAGE);
-            machine.littered = true;
+            memset(m->target[i], 0xa5, (size_t)m->span[i] * PAGE);
+            m->littered = true;
         }
     }
-    machine.ever_owned = machine.holding = machine.unknown = machine.stuck = false;
-    machine.run_failed = false;
-    machine.commits = 0;
+    m->ever_owned = m->holding = m->unknown = m->stuck = false;
+    m->run_failed = false;
+    m->commits = 0;
 }
 
 void machine_write(void)
 {
-    if (!machine.source_runs || world.dead[SOURCE] || !chance(machine.write_chance))
+    struct machine *m = machine_at[SOURCE];
+    if (!m->source_runs || world.dead[SOURCE] || !chance(m->write_chance))
         return;
-    unsigned block = choose(machine.block_count);
-    unsigned page = choose(machine.pages[block]);
-    if (machine.src && chance(300)) {
-        uint64_t offset = (uint64_t)machine.at[block][page] * PAGE;
-        memset(machine.source[block] + offset, 0, PAGE);
-        memset(machine.shadow[block] + offset, 0, PAGE);
-        int rc = gw_source_block_discarded(machine.src, block, offset, PAGE);
+    unsigned block = choose(m->block_count);
+    unsigned page = choose(m->pages[block]);
+    if (m->src && chance(300)) {
+        uint64_t offset = (uint64_t)m->at[block][page] * PAGE;
+        memset(m->source[block] + offset, 0, PAGE);
+        memset(m->shadow[block] + offset, 0, PAGE);
+        int rc = gw_source_block_discarded(m->src, block, offset, PAGE);
         if (rc < 0 && rc != -ENOMEM)
             violated("a discard is refused: %d", rc);
         if (rc == -ENOMEM) /* nobody was told: it is a write like any other */
-            mark(block, machine.at[block][page], 1);
+            mark(m, block, m->at[block][page], 1);
         return;
     }
-    if (machine.keyed && chance(2000)) { /* a page that was full is empty, and soon is not */
-        memset(page_of(machine.source, block, page), 0, PAGE);
-        memset(page_of(machine.shadow, block, page), 0, PAGE);
-        mark(block, machine.at[block][page], 1);
+    if (m->keyed && chance(2000)) { /* a page that was full is empty, and soon is not */
+        memset(page_of(m, m->source, block, page), 0, PAGE);
+        memset(page_of(m, m->shadow, block, page), 0, PAGE);
+        mark(m, block, m->at[block][page], 1);
         return;
     }
-    if (machine.keyed && chance(5000)) /* some pages are written more than others */
+    if (m->keyed && chance(5000)) /* some pages are written more than others */
         page %= 4;
-    page %= machine.pages[block];
-    store(block, page, choose(512), world.steps);
-    machine.state++;
+    page %= m->pages[block];
+    store(m, block, page, choose(512), world.steps);
+    m->state++;
 }
 
 void machine_check_source(const char *when)
 {
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        for (unsigned page = 0; page < machine.pages[i]; page++) {
-            if (memcmp(page_of(machine.source, i, page), page_of(machine.shadow, i, page), PAGE) !=
-                0)
+    struct machine *m = machine_at[SOURCE];
+    for (unsigned i = 0; i < m->block_count; i++) {
+        for (unsigned page = 0; page < m->pages[i]; page++) {
+            if (memcmp(page_of(m, m->source, i, page), page_of(m, m->shadow, i, page), PAGE) != 0)
                 violated("%s: the source's memory is not what its guest wrote", when);
         }
     }
@@ -150,34 +212,37 @@ void machine_check_source(const char *when)
 
 static void check_target(void)
 {
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        for (unsigned page = 0; page < machine.pages[i]; page++) {
-            if (memcmp(page_of(machine.target, i, page), page_of(machine.shadow, i, page), PAGE) !=
-                0)
+    struct machine *m = machine_at[TARGET];
+    for (unsigned i = 0; i < m->block_count; i++) {
+        for (unsigned page = 0; page < m->pages[i]; page++) {
+            if (memcmp(page_of(m, m->target, i, page), page_of(m, m->shadow, i, page), PAGE) != 0)
                 violated("block %u page %u (the block's %u) at the target is not the source's", i,
-                         page, machine.at[i][page]);
+                         page, m->at[i][page]);
         }
-        size_t bytes = (size_t)machine.span[i] * PAGE;
-        if (machine.littered && memcmp(machine.target[i], machine.shadow[i], bytes) != 0)
+        size_t bytes = (size_t)m->span[i] * PAGE;
+        if (m->littered && memcmp(m->target[i], m->shadow[i], bytes) != 0)
             violated("block %u at the target has something that the source's has not", i);
     }
 }
 
 void machine_dies(enum side side)
 {
-    if (side == SOURCE) {
-        machine.source_runs = false;
-    } else if (machine.target_owns) {
-        machine.target_owns = false;
-        machine.lost_with_host = true;
+    for (struct machine *m = machines; m < machines + machine_count; m++) {
+        if (side == SOURCE && m == machine_at[SOURCE]) {
+            m->source_runs = false;
+            m->source_died = true;
+        } else if (side == TARGET && m->target_owns) {
+            m->target_owns = false;
+            m->lost_with_host = true;
+        }
+        if (m->lock == (int)side)
+            m->lock = NOBODY; /* a lease runs out, at the latest when its host is fenced */
     }
-    if (machine.lock == (int)side)
-        machine.lock = NOBODY; /* a lease runs out, at the latest when its host is fenced */
 }
 
-static void check_runners(void)
+static void check_runners(const struct machine *m)
 {
-    if (machine.source_runs && machine.target_owns)
+    if (m->source_runs && m->target_owns)
         violated("two runners");
 }
 
@@ -196,68 +261,73 @@ static int refused(struct gw_error *err, int rc, const char *name)
 
 static int pause_guest(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
     int rc = world_callback(SOURCE, "pause");
     if (rc < 0)
         return refused(err, rc, "pause");
-    machine.source_runs = false;
-    machine.source_paused = true;
+    m->source_runs = false;
+    m->source_paused = true;
     return 0;
 }
 
 static int resume_guest(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
     int rc = world_callback(SOURCE, "resume");
     if (rc < 0)
         return refused(err, rc, "resume");
     if (is_gone(SOURCE))
         return 0;
-    if (machine.has_disk && machine.lock != SOURCE)
+    if (m->has_disk && m->lock != SOURCE)
         violated("resumed without the disk");
-    if (machine.ever_owned)
+    if (m->ever_owned)
         violated("resumed at the source after it ran at the target");
     machine_check_source("resume");
-    machine.source_runs = true;
-    machine.source_paused = false;
-    check_runners();
+    m->source_runs = true;
+    m->source_paused = false;
+    check_runners(m);
     return 0;
 }
 
 static int release(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
     int rc = world_callback(SOURCE, "release");
     if (rc < 0)
         return refused(err, rc, "release");
-    if (!is_gone(SOURCE) && !machine.source_paused)
+    if (!is_gone(SOURCE) && !m->source_paused)
         violated("the disk is released under a running guest");
-    if (machine.lock == SOURCE)
-        machine.lock = NOBODY;
+    if (m->lock == SOURCE)
+        m->lock = NOBODY;
     return 0;
 }
 
 static int retake(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
     int rc = world_callback(SOURCE, "retake");
     if (rc < 0)
         return refused(err, rc, "retake");
     if (is_gone(SOURCE))
         return 0;
-    if (machine.has_disk && machine.lock == TARGET)
+    if (m->has_disk && m->lock == TARGET)
         return refused(err, -EBUSY, "retake: the target holds the disk; it");
-    machine.lock = SOURCE;
+    m->lock = SOURCE;
     return 0;
 }
 
 static void source_event(void *ctx, const struct gw_event *event)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
     say("event %s: %s %s", gw_event_name(event->type), event->text,
         event->error ? event->error->message : "");
-    machine.unknown |= event->type == GW_EVENT_UNKNOWN;
-    machine.stuck |= event->type == GW_EVENT_RETAKE;
+    m->unknown |= event->type == GW_EVENT_UNKNOWN;
+    m->stuck |= event->type == GW_EVENT_RETAKE;
 }
 
 const struct gw_source_ops machine_source_ops = {.struct_bytes = sizeof(struct gw_source_ops),
@@ -272,51 +342,55 @@ const struct gw_source_ops machine_source_ops = {.struct_bytes = sizeof(struct g
 static int dirty_start(void *ctx, unsigned block, const struct gw_block_desc *desc,
                        struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx, (void)desc;
     int rc = world_callback(SOURCE, "dirty start");
     if (rc < 0)
         return refused(err, rc, "dirty start");
-    machine.tracking[block] = true;
-    memset(machine.dirty[block], 0, sizeof(machine.dirty[block]));
+    m->tracking[block] = true;
+    memset(m->dirty[block], 0, sizeof(m->dirty[block]));
     return 0;
 }
 
 static int dirty_sync(void *ctx, unsigned block, uint64_t first_page, uint64_t pages,
                       uint64_t *bitmap, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
+    if (world.cleaning) /* it may be another guest's source: that one has died */
+        return refused(err, -EIO, "dirty sync");
     uint64_t end = first_page + pages;
-    if (first_page % UNIT_PAGES || end > machine.span[block] ||
-        (end % UNIT_PAGES && end != machine.span[block]))
+    if (first_page % UNIT_PAGES || end > m->span[block] ||
+        (end % UNIT_PAGES && end != m->span[block]))
         violated("a sync of pages %llu to %llu of %u", (unsigned long long)first_page,
-                 (unsigned long long)end, machine.span[block]);
-    for (unsigned i = 0; i < machine.sync_count; i++) {
-        if (machine.syncs[i].block == block && machine.syncs[i].first < end &&
-            first_page < machine.syncs[i].end)
+                 (unsigned long long)end, m->span[block]);
+    for (unsigned i = 0; i < m->sync_count; i++) {
+        if (m->syncs[i].block == block && m->syncs[i].first < end && first_page < m->syncs[i].end)
             violated("two syncs of one range at the same time");
     }
-    gw_assert(machine.sync_count < SYNCS_MAX);
-    unsigned mine = machine.sync_count++;
-    machine.syncs[mine] = (struct machine_sync){block, first_page, end};
+    gw_assert(m->sync_count < SYNCS_MAX);
+    unsigned mine = m->sync_count++;
+    m->syncs[mine] = (struct machine_sync){block, first_page, end};
     int rc = world_callback(SOURCE, "dirty sync"); /* others go on meanwhile */
-    for (mine = 0; machine.syncs[mine].block != block || machine.syncs[mine].first != first_page;)
+    for (mine = 0; m->syncs[mine].block != block || m->syncs[mine].first != first_page;)
         mine++;
-    machine.syncs[mine] = machine.syncs[--machine.sync_count];
+    m->syncs[mine] = m->syncs[--m->sync_count];
     if (rc < 0)
         return refused(err, rc, "dirty sync");
-    if (!machine.tracking[block])
+    if (!m->tracking[block])
         violated("a sync of what is not tracked");
     for (uint64_t word = first_page / 64; word * 64 < end; word++) {
-        bitmap[word - first_page / 64] |= machine.dirty[block][word];
-        machine.dirty[block][word] = 0;
+        bitmap[word - first_page / 64] |= m->dirty[block][word];
+        m->dirty[block][word] = 0;
     }
     return 0;
 }
 
 static void dirty_stop(void *ctx, unsigned block)
 {
+    struct machine *m = machine_at[SOURCE];
     (void)ctx;
-    machine.tracking[block] = false;
+    m->tracking[block] = false;
 }
 
 const struct gw_dirty_ops machine_dirty_ops = {.struct_bytes = sizeof(struct gw_dirty_ops),
@@ -328,13 +402,16 @@ const struct gw_dirty_ops machine_dirty_ops = {.struct_bytes = sizeof(struct gw_
 
 /* ---- what a NIC pins ------------------------------------------------------------------------------ */
 
-/* The block whose memory this is, NOBODY's if it is none's. */
-static unsigned block_at(uint8_t *const *memory, const void *at)
+/* The guest whose memory this is, and which of its blocks; nobody's may not be registered. */
+static struct machine *owner_of(enum side side, const void *at, unsigned *block)
 {
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        const uint8_t *host = memory[i];
-        if ((const uint8_t *)at >= host && (const uint8_t *)at < host + SPAN_MAX * PAGE)
-            return i;
+    for (struct machine *m = machines; m < machines + machine_count; m++) {
+        uint8_t *const *memory = side == SOURCE ? m->source : m->target;
+        for (*block = 0; *block < m->block_count; ++*block) {
+            const uint8_t *host = memory[*block];
+            if ((const uint8_t *)at >= host && (const uint8_t *)at < host + SPAN_MAX * PAGE)
+                return m;
+        }
     }
     violated("memory is registered that is no block's");
 }
@@ -344,9 +421,10 @@ static int charge(int owner, const struct gw_mr_desc *desc, uint64_t registered_
     bool at_source = !(desc->access & GW_MR_REMOTE_WRITE);
     if (owner != BURIED && at_source != (owner == SOURCE))
         violated("the %s registers what the other side should", at_source ? "target" : "source");
-    block_at(at_source ? machine.source : machine.target, desc->addr);
+    unsigned block;
+    const struct machine *m = owner_of(at_source ? SOURCE : TARGET, desc->addr, &block);
     int rc = world_callback((enum side)owner, "register");
-    uint64_t budget = machine.budget[at_source ? SOURCE : TARGET];
+    uint64_t budget = m->budget[at_source ? SOURCE : TARGET];
     if (budget && registered_bytes > budget)
         violated("%s has %llu bytes registered, and may have %llu",
                  at_source ? "the source" : "the target", (unsigned long long)registered_bytes,
@@ -360,22 +438,24 @@ static void pin(int owner, const struct gw_mr_desc *desc)
     (void)owner;
     if (desc->access & GW_MR_REMOTE_WRITE)
         return;
-    unsigned block = block_at(machine.source, desc->addr);
-    uint64_t first = (uint64_t)((const uint8_t *)desc->addr - machine.source[block]) / PAGE;
-    mark(block, first, desc->bytes / PAGE);
+    unsigned block;
+    struct machine *m = owner_of(SOURCE, desc->addr, &block);
+    uint64_t first = (uint64_t)((const uint8_t *)desc->addr - m->source[block]) / PAGE;
+    mark(m, block, first, desc->bytes / PAGE);
 }
 
 const struct gw_loop_pins machine_pins = {.charge = charge, .pin = pin};
 
 int machine_add_blocks(struct gw_source *src, struct gw_error *err)
 {
-    for (unsigned i = 0; i < machine.block_count; i++) {
-        char name[16];
-        snprintf(name, sizeof(name), "ram%u", i);
+    struct machine *m = machine_at[SOURCE];
+    for (unsigned i = 0; i < m->block_count; i++) {
+        char name[24];
+        snprintf(name, sizeof(name), "ram%u.%u", i, m->generation);
         struct gw_block_desc desc = {.struct_bytes = sizeof(desc),
                                      .name = name,
-                                     .host = machine.source[i],
-                                     .size_bytes = (uint64_t)machine.span[i] * PAGE,
+                                     .host = m->source[i],
+                                     .size_bytes = (uint64_t)m->span[i] * PAGE,
                                      .page_bytes = PAGE,
                                      .kind = GW_BLOCK_ANON,
                                      .fd = -1};
@@ -390,20 +470,22 @@ int machine_add_blocks(struct gw_source *src, struct gw_error *err)
 
 static int save(void *opaque, struct gw_writer *w, struct gw_error *err)
 {
+    struct machine *m = machine_at[SOURCE];
     static const uint8_t padding[300000];
     (void)opaque;
     int rc = world_callback(SOURCE, "save");
     if (rc < 0)
         return refused(err, rc, "save");
-    machine.saved_state = machine.state;
-    gw_writer_be64(w, machine.state);
-    gw_writer_be32(w, machine.state_bytes);
-    gw_writer_bytes(w, padding, machine.state_bytes);
+    m->saved_state = m->state;
+    gw_writer_be64(w, m->state);
+    gw_writer_be32(w, m->state_bytes);
+    gw_writer_bytes(w, padding, m->state_bytes);
     return 0;
 }
 
 static int load(void *opaque, struct gw_reader *r, uint32_t version_id, struct gw_error *err)
 {
+    struct machine *m = machine_at[TARGET];
     static uint8_t padding[300000];
     (void)opaque, (void)version_id;
     int rc = world_callback(TARGET, "load");
@@ -411,9 +493,9 @@ static int load(void *opaque, struct gw_reader *r, uint32_t version_id, struct g
         return refused(err, rc, "load");
     uint64_t state = gw_reader_be64(r);
     gw_reader_bytes(r, padding, gw_reader_be32(r) % sizeof(padding));
-    if (!is_gone(TARGET) && state != machine.saved_state)
+    if (!is_gone(TARGET) && state != m->saved_state)
         violated("device state %llu instead of %llu", (unsigned long long)state,
-                 (unsigned long long)machine.saved_state);
+                 (unsigned long long)m->saved_state);
     return 0;
 }
 
@@ -426,18 +508,36 @@ const struct gw_device_desc machine_device = {.struct_bytes = sizeof(struct gw_d
 
 /* ---- the target's callbacks ------------------------------------------------------------------------------ */
 
+static struct machine *guest_of(const struct gw_block_offer *offer)
+{
+    const char *dot = strchr(offer->name, '.');
+    for (struct machine *m = machines; dot && m < machines + machine_count; m++) {
+        if (m->generation == strtoul(dot + 1, NULL, 10))
+            return m;
+    }
+    return NULL;
+}
+
 static int block_offered(void *ctx, const struct gw_block_offer *offer, struct gw_block_desc *desc,
                          struct gw_error *err)
 {
     (void)ctx;
+    struct machine *m = guest_of(offer);
+    if (!is_gone(TARGET) && taken && m != machine_at[TARGET])
+        violated("a guest is offered to a target that has another");
+    if (m) {
+        machine_at[TARGET] = m;
+        taken = true;
+    }
     int rc = world_callback(TARGET, "block offered");
     if (rc < 0)
         return refused(err, rc, "block");
-    if (offer->id >= machine.block_count ||
-        offer->size_bytes != (uint64_t)machine.span[offer->id] * PAGE)
+    if (!m)
+        return refused(err, -EINVAL, "block: its guest has been started again; it");
+    if (offer->id >= m->block_count || offer->size_bytes != (uint64_t)m->span[offer->id] * PAGE)
         violated("block %u of %llu bytes was never offered", offer->id,
                  (unsigned long long)offer->size_bytes);
-    desc->host = machine.target[offer->id];
+    desc->host = m->target[offer->id];
     desc->kind = GW_BLOCK_ANON;
     desc->page_bytes = PAGE;
     desc->fd = -1;
@@ -453,45 +553,48 @@ static int blocks_ready(void *ctx, struct gw_error *err)
 
 static int acquire(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[TARGET];
     (void)ctx;
     int rc = world_callback(TARGET, "acquire");
     if (rc < 0)
         return refused(err, rc, "acquire");
     if (is_gone(TARGET))
         return 0;
-    machine.commits++;
-    if (machine.has_disk && machine.lock == SOURCE)
+    m->commits++;
+    if (m->has_disk && m->lock == SOURCE)
         return refused(err, -EBUSY, "acquire: the source holds the disk; it");
-    machine.lock = TARGET;
+    m->lock = TARGET;
     return 0;
 }
 
 static int run(void *ctx, struct gw_error *err)
 {
+    struct machine *m = machine_at[TARGET];
     (void)ctx;
     if (!is_gone(TARGET)) {
-        if (machine.has_disk && machine.lock != TARGET)
+        if (m->has_disk && m->lock != TARGET)
             violated("run without the disk");
-        if (!machine.source_paused)
+        if (!m->source_paused)
             violated("run at the target while the source's guest was not paused");
-        machine.target_owns = machine.ever_owned = true;
-        if (machine.state != machine.saved_state)
+        m->target_owns = m->ever_owned = true;
+        if (m->state != m->saved_state)
             violated("the device moved on after it was saved");
-        check_runners();
+        check_runners(m);
         check_target();
     }
     int rc = world_callback(TARGET, "run");
     if (rc < 0 && !is_gone(TARGET))
-        machine.run_failed = true;
+        m->run_failed = true;
     return rc < 0 ? refused(err, rc, "run") : 0;
 }
 
 static void target_event(void *ctx, const struct gw_event *event)
 {
+    struct machine *m = machine_at[TARGET];
     (void)ctx;
     say("event %s: %s %s", gw_event_name(event->type), event->text,
         event->error ? event->error->message : "");
-    machine.holding |= event->type == GW_EVENT_HOLDING;
+    m->holding |= event->type == GW_EVENT_HOLDING;
 }
 
 const struct gw_target_ops machine_target_ops = {.struct_bytes = sizeof(struct gw_target_ops),

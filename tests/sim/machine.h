@@ -18,6 +18,7 @@
 #define SPAN_MAX (UNITS_MAX * UNIT_PAGES + PAGES_MAX)
 
 #define SYNCS_MAX 64
+#define GUESTS_MAX 2 /* the source's, and the next that its host has after a crash */
 
 struct machine_sync { /* a sync callback that runs */
     unsigned block;
@@ -25,7 +26,8 @@ struct machine_sync { /* a sync callback that runs */
 };
 
 struct machine {
-    bool keyed; /* the wire is one-sided */
+    unsigned generation; /* another at each boot; its blocks' names have it */
+    bool keyed;          /* the wire is one-sided */
     unsigned block_count;
     unsigned pages[BLOCKS_MAX];
     unsigned at[BLOCKS_MAX][PAGES_MAX]; /* where in the block each of them lies */
@@ -47,6 +49,7 @@ struct machine {
     bool target_owns;                /* run() was called there, and the host lives */
     bool ever_owned;                 /* since the last migration was begun */
     bool run_failed;
+    bool source_died;             /* since it was booted there */
     bool lost_with_host;          /* the host that had it died, the target */
     bool has_disk;                /* that only one host may hold */
     int lock;                     /* enum side: who holds it; NOBODY */
@@ -55,16 +58,21 @@ struct machine {
     bool digest;
 };
 
-extern struct machine machine;
+extern struct machine machines[GUESTS_MAX];
+extern unsigned machine_count;
+extern struct machine *machine_at[2]; /* whose guest each side's process has, or last had */
 extern const struct gw_source_ops machine_source_ops;
 extern const struct gw_target_ops machine_target_ops;
 extern const struct gw_dirty_ops machine_dirty_ops;
 extern const struct gw_device_desc machine_device;
 extern const struct gw_loop_pins machine_pins;
 
-void machine_make(void);  /* as this run's choices want it; once per run */
-void machine_begin(void); /* a migration is about to start: a target without memory */
-void machine_write(void); /* at each step: the guest that runs does something */
+void machine_make(void);    /* as this run's choices want it; once per run */
+void machine_next(void);    /* the source's host came back, and has another guest */
+void machine_reboot(void);  /* the source's host came back, and starts its guest again */
+void machine_listens(void); /* the target waits for a guest */
+void machine_begin(void);   /* a migration is about to start: a target without memory */
+void machine_write(void);   /* at each step: the guest that runs does something */
 int machine_add_blocks(struct gw_source *src, struct gw_error *err);
 void machine_check_source(const char *when); /* its memory is what its guest wrote */
 void machine_dies(enum side side);

@@ -71,13 +71,15 @@ static int report(const struct shared *shared, double took)
         all.unknown += t->unknown;
         all.retried += t->retried;
         all.claimed += t->claimed;
+        all.came_back += t->came_back;
         all.steps += t->steps;
         all.virtual_s += t->virtual_s;
     }
-    printf("sim: %lu seeds from %llu, %lu steps, %.0f s of virtual time in %.1f s: %lu completed, "
-           "%lu failed, %lu unknown, %lu claimed, %lu retried, 0 violations\n",
-           all.runs, (unsigned long long)options.seed, all.steps, all.virtual_s, took,
-           all.completed, all.failed, all.unknown, all.claimed, all.retried);
+    printf(
+        "sim: %lu seeds from %llu, %lu steps, %.0f s of virtual time in %.1f s: %lu completed, "
+        "%lu failed, %lu unknown, %lu claimed, %lu sources come back, %lu retried, 0 violations\n",
+        all.runs, (unsigned long long)options.seed, all.steps, all.virtual_s, took, all.completed,
+        all.failed, all.unknown, all.claimed, all.came_back, all.retried);
     return all.runs > 0 ? 0 : 1;
 }
 

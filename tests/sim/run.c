@@ -18,13 +18,20 @@ struct run_totals run_totals;
 extern void (*world_on_cancel)(enum side side);
 
 static struct {
-    struct gw_loop *loop[3]; /* source, target, a target that was restarted */
-    struct gw_source *src;
-    struct gw_target *tgt, *old_tgt; /* old: its process is dead */
+    struct gw_loop *loop[4]; /* source, target, a target that was restarted, a source that was */
+    struct gw_source *src, *old_src; /* old: its process is dead */
+    struct gw_target *tgt, *old_tgt;
+    struct gw_target *met; /* the one that was there when the source started */
     struct gw_params *params[2];
     unsigned stuck_count;
     bool cancelled[2]; /* a cancel was promised */
     bool claims;       /* the embedder of the target resolves what is held */
+    /* What becomes of a source's host whose process died: */
+    bool died;       /* it was decided */
+    bool comes_back; /* at back_ns */
+    bool reboots;    /* its guest, once its outcome is settled; else it has another one */
+    bool came_back;
+    uint64_t back_ns;
 } run;
 
 /* ---- the plan ------------------------------------------------------------------------------------ */
@@ -91,7 +98,7 @@ static void on_cancel(enum side side)
     if (side == SOURCE && run.src && !world.dead[SOURCE])
         run.cancelled[SOURCE] |= gw_source_cancel(run.src) == 0;
     if (side == TARGET && run.tgt && !world.dead[TARGET])
-        run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0 && !machine.ever_owned;
+        run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0 && !machine_at[TARGET]->ever_owned;
 }
 
 static void every_step(void)
@@ -112,10 +119,11 @@ static void set_keyed_params(struct gw_params *params)
 {
     static const char *const budgets[] = {"0", "4M", "6M", "8M"};
     enum side side = params == run.params[SOURCE] ? SOURCE : TARGET;
-    if (!machine.keyed)
+    struct machine *m = &machines[0];
+    if (!m->keyed)
         return;
     unsigned budget = choose(4);
-    machine.budget[side] = budget ? (2 + 2 * budget) * (UINT64_C(1) << 20) : 0;
+    m->budget[side] = budget ? (2 + 2 * budget) * (UINT64_C(1) << 20) : 0;
     gw_params_set(params, "x-registered-max", budgets[budget], NULL);
     gw_params_set(params, "x-chunk-size", chance(3000) ? "4M" : "0", NULL);
     gw_params_set(params, "x-stripe-size", chance(7000) ? "2M" : "32M", NULL);
@@ -136,13 +144,13 @@ static void set_params(struct gw_params *params)
     gw_params_set(params, "x-connect-timeout", "3000", NULL);
     gw_params_set(params, "x-stall-action", "switch", NULL);
     set_keyed_params(params);
-    gw_params_set(params, "digest", machine.digest ? "on" : "off", NULL);
+    gw_params_set(params, "digest", machines[0].digest ? "on" : "off", NULL);
     gw_params_set(params, "pause-before-switchover", chance(1000) ? "on" : "off", NULL);
 }
 
 static const char *uri(void)
 {
-    return machine.keyed ? "loop1:sim" : "loop:sim";
+    return machines[0].keyed ? "loop1:sim" : "loop:sim";
 }
 
 static int make_target(unsigned loop)
@@ -160,12 +168,12 @@ static int make_target(unsigned loop)
     return rc;
 }
 
-static int make_source(void)
+static int make_source(unsigned loop)
 {
     struct gw_error err = GW_ERROR_INIT;
     enum side before = world_enter(SOURCE);
     struct gw_source_config config = {.struct_bytes = sizeof(config),
-                                      .loop = run.loop[SOURCE],
+                                      .loop = run.loop[loop],
                                       .ops = &machine_source_ops,
                                       .params = run.params[SOURCE]};
     int rc = gw_source_new(&config, &run.src, &err);
@@ -183,6 +191,7 @@ static int listen_(void)
 {
     struct gw_error err = GW_ERROR_INIT;
     enum side before = world_enter(TARGET);
+    machine_listens();
     int rc = gw_target_listen(run.tgt, uri(), &err);
     say("listen: %d %s", rc, err.message);
     world_leave(before);
@@ -193,7 +202,8 @@ static int start(void)
 {
     struct gw_error err = GW_ERROR_INIT;
     enum side before = world_enter(SOURCE);
-    machine.src = run.src;
+    machine_at[SOURCE]->src = run.src;
+    run.met = run.tgt;
     int rc = gw_source_start(run.src, uri(), &err);
     say("start: %d %s", rc, err.message);
     world_leave(before);
@@ -213,7 +223,7 @@ static void restart_target(void)
     say("a fresh target process");
     machine_dies(TARGET);
     run.cancelled[TARGET] = false;
-    world_bury();
+    world_bury(TARGET);
     run.old_tgt = run.tgt;
     run.tgt = NULL;
     world_add_loop(run.loop[2] = new_loop(), TARGET);
@@ -243,17 +253,21 @@ static bool is_final(enum gw_status status)
 
 static void claim(void)
 {
-    machine.holding = false;
+    struct machine *m = machine_at[TARGET];
+    m->holding = false;
     enum side before = world_enter(TARGET);
     int rc = gw_target_claim(run.tgt);
     say("claim: %d", rc);
     if (rc == 0) {
         struct gw_error err = GW_ERROR_INIT;
         run_totals.claimed++;
-        /* Fence. It has not run since the pause if it is paused now: nothing else may resume it. */
-        world_crash(SOURCE, false);
-        bool may_run = machine.source_paused && !machine.source_runs;
-        machine_dies(SOURCE);
+        /* Fence, if it is not known to have died. It has not run since the pause if it is paused now:
+         * nothing else may resume it. */
+        if (!m->source_died) {
+            world_crash(SOURCE, false);
+            machine_dies(SOURCE);
+        }
+        bool may_run = m->source_paused;
         rc = gw_target_resolve(run.tgt, may_run ? GW_RESOLVE_RUN : GW_RESOLVE_DISCARD, &err);
         say("resolve %s: %d %s", may_run ? "run" : "discard", rc, err.message);
         if (rc < 0 && rc != -EALREADY) {
@@ -270,12 +284,13 @@ static void resolve_unknown(void)
     struct gw_error err = GW_ERROR_INIT;
     enum gw_source_resolution what = GW_RESOLVE_ABANDON;
     run_totals.unknown++;
-    if (!machine.ever_owned && run.old_tgt)
-        what = GW_RESOLVE_RESUME;   /* its process is gone, and never ran it */
-    else if (!machine.ever_owned) { /* fence, then look again */
+    const struct machine *m = machine_at[SOURCE];
+    if (!m->ever_owned && run.met != run.tgt)
+        what = GW_RESOLVE_RESUME; /* its process is gone, and never ran it */
+    else if (!m->ever_owned) {    /* fence, then look again */
         world_crash(TARGET, false);
         machine_dies(TARGET);
-        what = machine.ever_owned ? GW_RESOLVE_ABANDON : GW_RESOLVE_RESUME;
+        what = m->ever_owned ? GW_RESOLVE_ABANDON : GW_RESOLVE_RESUME;
     }
     enum side before = world_enter(SOURCE);
     int rc = gw_source_resolve(run.src, what, &err);
@@ -291,7 +306,7 @@ static void resolve_unknown(void)
 static void resume_stuck(void)
 {
     struct gw_error err = GW_ERROR_INIT;
-    machine.stuck = false;
+    machine_at[SOURCE]->stuck = false;
     if (++run.stuck_count > 20)
         violated("the source's guest can never be taken back");
     enum side before = world_enter(SOURCE);
@@ -338,6 +353,120 @@ static void begin_anew(void)
         violated("a fresh target cannot even begin");
 }
 
+/* ---- the judgement --------------------------------------------------------------------------------------- */
+
+static void check_error(const char *who, const struct gw_error *err)
+{
+    if (err->rc >= 0 || !err->code || !err->message[0] || !err->phase[0] || !err->place[0] ||
+        !err->hint[0])
+        violated(
+            "%s failed with an error that lacks something: rc %d code %s phase '%s' place '%s' "
+            "message '%s' hint '%s'",
+            who, err->rc, gw_code_name(err->code), err->phase, err->place, err->message, err->hint);
+}
+
+static void judge_source(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    const struct machine *m = machine_at[SOURCE];
+    if (world.dead[SOURCE])
+        return;
+    int rc = gw_source_wait(run.src, 0, &err);
+    if (rc == 0 && !m->ever_owned && !world.dead[TARGET])
+        violated("the source says completed, and nobody ran it");
+    if (rc < 0 && !m->source_runs && !m->ever_owned)
+        violated("the source failed (%s), and its guest does not run", err.message);
+    if (rc < 0)
+        check_error("the source", &err);
+    if (rc < 0)
+        run_totals.failed++;
+    else
+        run_totals.completed++;
+}
+
+static void judge_target(void)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    const struct machine *m = machine_at[TARGET];
+    if (world.dead[TARGET])
+        return;
+    gw_error_set(&err, -1, GW_CODE_NONE, "x");
+    int rc = gw_target_wait(run.tgt, 0, &err);
+    if (rc == 0 && !m->target_owns)
+        violated("the target says completed, and does not run it");
+    if (rc < 0 && m->target_owns && !m->run_failed)
+        violated("the target failed (%s), and its guest runs", err.message);
+    if (rc < 0)
+        check_error("the target", &err);
+    if (run.cancelled[TARGET] && m->ever_owned)
+        violated("a cancel was promised, and it ran at the target all the same");
+}
+
+/* ---- after a crash of the source ------------------------------------------------------------------ */
+
+/* Nothing that can still happen lets the guest of the source that died run at a target. */
+static bool is_settled_away(bool target_done)
+{
+    const struct machine *m = machine_at[SOURCE];
+    if (m->ever_owned)
+        return false;
+    if (world.dead[TARGET] || run.met != run.tgt || target_done)
+        return true; /* who was asked to have it is gone, or has ended without it */
+    enum gw_target_outcome outcome = gw_target_outcome(run.tgt);
+    return outcome == GW_TARGET_VOID || outcome == GW_TARGET_DECLINED;
+}
+
+/* Docs/embedding.md: the guest itself is started again only where its outcome is settled. */
+static void source_comes_back(bool same, bool target_done)
+{
+    say("a fresh source process, %s", same ? "its guest booted again" : "with another guest");
+    run.comes_back = false;
+    run.came_back = true;
+    run_totals.came_back++;
+    gw_alloc_fail_after(-1);
+    machine_dies(SOURCE);
+    machine_at[SOURCE]->src = NULL;
+    world_bury(SOURCE);
+    world.frozen_until_ns[SOURCE] = 0;
+    run.old_src = run.src;
+    run.src = NULL;
+    if (same)
+        machine_reboot();
+    else
+        machine_next();
+    machine_begin();
+    world_add_loop(run.loop[3] = new_loop(), SOURCE);
+    if (target_done && !world.dead[TARGET] && chance(5000)) {
+        judge_target();
+        run.cancelled[TARGET] = false;
+        if (listen_() < 0)
+            violated("the target cannot listen again");
+    }
+    if (make_source(3) < 0 || start() < 0)
+        violated("a fresh source cannot even begin");
+}
+
+/* True: a fresh source has just come. */
+static bool maybe_back(bool target_done)
+{
+    if (!world.dead[SOURCE])
+        return false;
+    if (!run.died) {
+        run.died = true;
+        run.comes_back = chance(7000);
+        run.reboots = run.comes_back && chance(5000);
+        run.back_ns = world.now_ns + (run.comes_back ? choose_ns(S(8)) : 0);
+    }
+    if (!run.comes_back)
+        return false;
+    bool away = is_settled_away(target_done);
+    bool gone = machine_at[SOURCE]->ever_owned;
+    if (world.now_ns < run.back_ns || (run.reboots && !away && !gone))
+        return false;
+    source_comes_back(run.reboots && away, target_done);
+    return true;
+}
+
 static void settle(void)
 {
     uint64_t begun_ns = world.now_ns;
@@ -354,80 +483,50 @@ static void settle(void)
             world.quiet = true;
         if (world.restart)
             begin_anew();
+        if (!world.dead[TARGET] && machine_at[TARGET]->holding && run.claims)
+            claim();
         bool source_done = source_is_done();
         bool target_done = target_is_done();
-        if (source_done && target_done)
+        if (maybe_back(target_done))
+            continue;
+        if (source_done && target_done && !run.comes_back)
             return;
         if (!source_done && i % 512 == 0)
             gw_source_continue(run.src); /* whoever paused before the switchover comes back */
-        if (!world.dead[TARGET] && machine.holding && run.claims)
-            claim();
-        if (!source_done && !world.dead[SOURCE] && machine.stuck)
+        if (!source_done && !world.dead[SOURCE] && machine_at[SOURCE]->stuck)
             resume_stuck();
-        if (source_done && !source_done_ns)
-            source_done_ns = world.now_ns;
+        if (!source_done || !source_done_ns)
+            source_done_ns = source_done ? world.now_ns : 0;
         /* One that never heard of a source waits for one; its embedder does not. */
         if (source_done && !target_done && target_status() <= GW_STATUS_SETUP &&
             world.now_ns > source_done_ns + S(2))
             gw_target_cancel(run.tgt);
-        if (source_done || !machine.unknown) {
+        if (source_done || !machine_at[SOURCE]->unknown) {
             unknown_since_ns = 0;
             continue;
         }
         if (!unknown_since_ns)
             unknown_since_ns = world.now_ns;
-        if ((target_done || run.old_tgt) && world.now_ns > unknown_since_ns + S(10))
+        if ((target_done || run.met != run.tgt) && world.now_ns > unknown_since_ns + S(10))
             resolve_unknown();
         else if (world.now_ns > unknown_since_ns + S(90))
             violated("the outcome stays unknown though the target is there");
     }
 }
 
-/* ---- the judgement --------------------------------------------------------------------------------------- */
-
-static void check_error(const char *who, const struct gw_error *err)
-{
-    if (err->rc >= 0 || !err->code || !err->message[0] || !err->phase[0] || !err->place[0] ||
-        !err->hint[0])
-        violated(
-            "%s failed with an error that lacks something: rc %d code %s phase '%s' place '%s' "
-            "message '%s' hint '%s'",
-            who, err->rc, gw_code_name(err->code), err->phase, err->place, err->message, err->hint);
-}
-
 static void judge(void)
 {
-    struct gw_error err = GW_ERROR_INIT;
-    if (!world.dead[SOURCE]) {
-        int rc = gw_source_wait(run.src, 0, &err);
-        if (rc == 0 && !machine.ever_owned && !world.dead[TARGET])
-            violated("the source says completed, and nobody ran it");
-        if (rc < 0 && !machine.source_runs && !machine.ever_owned)
-            violated("the source failed (%s), and its guest does not run", err.message);
-        if (rc < 0)
-            check_error("the source", &err);
-        if (rc < 0)
-            run_totals.failed++;
-        else
-            run_totals.completed++;
-    }
-    if (!world.dead[TARGET]) {
-        gw_error_set(&err, -1, GW_CODE_NONE, "x");
-        int rc = gw_target_wait(run.tgt, 0, &err);
-        if (rc == 0 && !machine.target_owns)
-            violated("the target says completed, and does not run it");
-        if (rc < 0 && machine.target_owns && !machine.run_failed)
-            violated("the target failed (%s), and its guest runs", err.message);
-        if (rc < 0)
-            check_error("the target", &err);
-    }
-    if (world.fault_count == 0 && !machine.ever_owned)
+    judge_source();
+    judge_target();
+    if (world.fault_count == 0 && !machines[0].ever_owned)
         violated("nothing went wrong, and it did not complete");
-    if ((run.cancelled[SOURCE] || run.cancelled[TARGET]) && machine.ever_owned)
+    if (run.cancelled[SOURCE] && machine_at[SOURCE]->ever_owned)
         violated("a cancel was promised, and it ran at the target all the same");
-    bool lost = !machine.source_runs && !machine.target_owns;
-    if (lost && !world.dead[SOURCE] && !machine.lost_with_host)
-        violated("the guest is lost, and nothing that had it has died");
+    for (const struct machine *m = machines; m < machines + machine_count; m++) {
+        bool lost = !m->source_runs && !m->target_owns;
+        if (lost && !m->source_died && !m->lost_with_host)
+            violated("the guest is lost, and nothing that had it has died");
+    }
     if (!world.dead[SOURCE])
         machine_check_source("the end");
 }
@@ -461,20 +560,22 @@ static void retry(void)
         violated("a second migration cannot even begin");
     settle();
     judge();
-    if (!machine.target_owns)
+    if (!machine_at[SOURCE]->target_owns)
         violated("a second migration, without a fault, did not complete");
 }
 
 static void clean(void)
 {
     world.cleaning = world.quiet = true;
-    machine.src = NULL;
+    for (unsigned i = 0; i < machine_count; i++)
+        machines[i].src = NULL;
     enum side before = world_enter(SOURCE);
     gw_source_free(run.src);
+    gw_source_free(run.old_src);
     world_leave(before);
     free_target(&run.tgt);
     free_target(&run.old_tgt);
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         if (run.loop[i])
             world_drop_loop(run.loop[i]);
         gw_loop_free(run.loop[i]);
@@ -514,12 +615,12 @@ void run_once(void)
         set_params(run.params[i]);
     }
     plan();
-    gw_loop_set_pins(machine.keyed ? &machine_pins : NULL);
-    if (make_target(1) < 0 || make_source() < 0 || listen_() < 0 || start() < 0)
+    gw_loop_set_pins(machines[0].keyed ? &machine_pins : NULL);
+    if (make_target(1) < 0 || make_source(SOURCE) < 0 || listen_() < 0 || start() < 0)
         violated("it cannot even begin");
     settle();
     judge();
-    if (!world.dead[SOURCE] && machine.source_runs && chance(5000))
+    if (!world.dead[SOURCE] && machine_at[SOURCE]->source_runs && (run.came_back || chance(5000)))
         retry();
     gw_alloc_fail_after(-1);
     run_totals.runs++;

@@ -7,7 +7,7 @@
 void run_once(void);
 
 struct run_totals {
-    unsigned long runs, completed, failed, unknown, retried, claimed;
+    unsigned long runs, completed, failed, unknown, retried, claimed, came_back;
     unsigned long steps;
     double virtual_s;
 };

@@ -189,13 +189,13 @@ void world_crash(enum side side, bool told)
     gw_loop_crash(side, told ? world.latency_ns : GW_NEVER_NS);
 }
 
-void world_bury(void)
+void world_bury(enum side side)
 {
     for (unsigned i = 0; i < actor_count; i++) {
-        if (actors[i].side == TARGET)
+        if (actors[i].side == side)
             actors[i].side = BURIED;
     }
-    world.dead[TARGET] = false;
+    world.dead[side] = false;
 }
 
 static struct fault *pending[FAULTS_MAX]; /* triggered inside a step; they happen before the next */

@@ -78,7 +78,7 @@ void world_step(void);
 /* Everybody else goes on for @ns, while the caller's side does not return from what it does. */
 void world_sleep(uint64_t ns);
 void world_crash(enum side side, bool told);
-void world_bury(void); /* what was the target is none any more: another takes its place */
+void world_bury(enum side side); /* a process that died: another takes its place */
 /* Run @side's code: its clock, its ownership. Returns the side before. */
 enum side world_enter(enum side side);
 void world_leave(enum side before);
