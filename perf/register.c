@@ -39,7 +39,8 @@ static struct {
     bool threads[THREADS_MAX + 1];
     uint64_t bytes, chunk;
     unsigned runs;
-} options = {.wire = "ofi:tcp;ofi_rxm", .bytes = UINT64_C(1) << 30, .chunk = UINT64_C(4) << 20, .runs = 5};
+} options = {
+    .wire = "ofi:tcp;ofi_rxm", .bytes = UINT64_C(1) << 30, .chunk = UINT64_C(4) << 20, .runs = 5};
 
 /* Chunks of one piece of memory, taken by whoever comes next. */
 struct field {
@@ -317,16 +318,15 @@ static void parse_options(int argc, char **argv)
     };
     int code;
     while ((code = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        unsigned long number = optarg ? strtoul(optarg, NULL, 10) : 0;
+        unsigned long number = code == 's' || code == '?' ? 0 : strtoul(optarg, NULL, 10);
         if (code == 'w')
             options.wire = optarg;
         else if (code == 'k')
             options.kinds[kind_of(optarg)] = true;
         else if (code == 't' && number >= 1 && number <= THREADS_MAX)
             options.threads[number] = true;
-        else if (code == 'b' && gw_size_parse(optarg, &options.bytes, NULL) == 0)
-            continue;
-        else if (code == 'c' && gw_size_parse(optarg, &options.chunk, NULL) == 0)
+        else if ((code == 'b' || code == 'c') &&
+                 gw_size_parse(optarg, code == 'b' ? &options.bytes : &options.chunk, NULL) == 0)
             continue;
         else if (code == 'n' && number >= 1 && number <= RUNS_MAX)
             options.runs = (unsigned)number;
