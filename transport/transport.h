@@ -107,8 +107,8 @@ struct gw_wire_config {
     const struct gw_place_ops *place; /* target page endpoints; may be NULL */
     void *place_ctx;
     const struct gw_log *log; /* outlives the endpoint */
-    const char *rdma_device;  /* rdma: use this one; NULL or "": as the route leads. Outlives the call */
-    unsigned rdma_gid;        /* rdma: 1 + the index of the GID to connect from; 0: as the route leads */
+    const char *rdma_device; /* rdma: this one, outlives the call; NULL or "": as the route leads */
+    unsigned rdma_gid; /* rdma: 1 + the index of the GID to connect from; 0: as the route leads */
 };
 
 #define GW_MESSAGE_BYTES_DEFAULT ((1u << 20) + 64) /* a 1 MiB payload and its header */
