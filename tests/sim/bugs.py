@@ -117,6 +117,13 @@ BUGS = {
     "a_wish_goes_beyond_the_targets_budget": [
         ("ram/chunk.c", "        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||\n", ""),
     ],
+    "budget_is_back_before_the_target_gave_it": [
+        ("ram/chunk.c", "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n",
+         "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n"
+         "    chunks->remote_used -= victim->bytes;\n    chunks->remote_evicting -= victim->bytes;\n"),
+        ("ram/chunk.c",
+         "    chunks->remote_used -= which->bytes;\n    chunks->remote_evicting -= which->bytes;\n", ""),
+    ],
     "a_put_counts_as_a_sign_of_life": [
         ("control/channel.c", "    if (ch->is_one_sided ? ch->is_said : attr.tx_bytes != ch->tx_seen)\n",
          "    if (attr.tx_bytes != ch->tx_seen)\n"),

@@ -19,11 +19,10 @@ static bool taken; /* the target was offered a guest since it listens */
 
 static uint8_t *map_arena(void)
 {
-    void *at =
-        mmap(NULL, SPAN_MAX * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *at = mmap(NULL, SPAN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         violated("no memory for the guest");
-    madvise(at, SPAN_MAX * PAGE, MADV_NOHUGEPAGE);
+    madvise(at, SPAN_BYTES, MADV_NOHUGEPAGE);
     return at;
 }
 
@@ -40,7 +39,7 @@ static uint8_t *page_of(const struct machine *m, uint8_t *const *memory, unsigne
 
 static void store(struct machine *m, unsigned block, unsigned page, unsigned word, uint64_t value)
 {
-    size_t at = (size_t)m->at[block][page] * PAGE + word * 8;
+    size_t at = (size_t)m->at[block][page] * PAGE + (size_t)word * 8;
     memcpy(m->source[block] + at, &value, sizeof(value));
     memcpy(m->shadow[block] + at, &value, sizeof(value));
     mark(m, block, m->at[block][page], 1);
@@ -86,8 +85,8 @@ static void boot(struct machine *m)
     m->source_paused = m->source_died = m->lost_with_host = false;
     memset(m->tracking, 0, sizeof(m->tracking));
     for (unsigned i = 0; i < m->block_count; i++) {
-        madvise(m->source[i], SPAN_MAX * PAGE, MADV_DONTNEED);
-        madvise(m->shadow[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        madvise(m->source[i], SPAN_BYTES, MADV_DONTNEED);
+        madvise(m->shadow[i], SPAN_BYTES, MADV_DONTNEED);
         if (!m->span[i]) {
             m->pages[i] = 1 + choose(PAGES_MAX);
             lay_out(m, i);
@@ -157,7 +156,7 @@ void machine_begin(void)
     struct machine *m = machine_at[SOURCE];
     m->littered = false;
     for (unsigned i = 0; i < m->block_count; i++) {
-        madvise(m->target[i], SPAN_MAX * PAGE, MADV_DONTNEED);
+        madvise(m->target[i], SPAN_BYTES, MADV_DONTNEED);
         if (chance(1000)) { /* content that may be overwritten, it says in target.h */
             memset(m->target[i], 0xa5, (size_t)m->span[i] * PAGE);
             m->littered = true;
@@ -409,7 +408,7 @@ static struct machine *owner_of(enum side side, const void *at, unsigned *block)
         uint8_t *const *memory = side == SOURCE ? m->source : m->target;
         for (*block = 0; *block < m->block_count; ++*block) {
             const uint8_t *host = memory[*block];
-            if ((const uint8_t *)at >= host && (const uint8_t *)at < host + SPAN_MAX * PAGE)
+            if ((const uint8_t *)at >= host && (const uint8_t *)at < host + SPAN_BYTES)
                 return m;
         }
     }

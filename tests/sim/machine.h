@@ -16,6 +16,7 @@
 #define UNITS_MAX 3u /* of 2 MiB, on a one-sided wire, where these pages lie far apart */
 #define UNIT_PAGES 512u
 #define SPAN_MAX (UNITS_MAX * UNIT_PAGES + PAGES_MAX)
+#define SPAN_BYTES ((size_t)SPAN_MAX * PAGE)
 
 #define SYNCS_MAX 64
 #define GUESTS_MAX 2 /* the source's, and the next that its host has after a crash */
