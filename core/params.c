@@ -220,7 +220,7 @@ static int parse_device(const char *text, uint64_t *value, struct gw_error *err)
     while (i < DEVICES_MAX && devices[i][0] && strcmp(devices[i], text) != 0)
         i++;
     if (i < DEVICES_MAX)
-        strcpy(devices[i], text);
+        memcpy(devices[i], text, strlen(text) + 1);
     pthread_mutex_unlock(&devices_lock);
     if (i == DEVICES_MAX)
         return gw_fail(err, -E2BIG, "more than %d devices were named", DEVICES_MAX);
