@@ -345,7 +345,8 @@ static void bear(const struct load *load, const char *why)
     if (source == 0)
         be_source(load, pipe_fds[0]);
     close(pipe_fds[0]);
-    set_aside_little();
+    if (!SANITIZED) /* whose threads need more than that */
+        set_aside_little();
     if (load->section_max)
         GW_ASSERT_EQ(gw_params_set(params, "x-section-max", load->section_max, NULL), 0);
     GW_ASSERT_EQ(gw_params_set(params, "x-settle-timeout", "200", NULL), 0);
