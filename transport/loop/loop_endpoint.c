@@ -188,7 +188,8 @@ static void land(struct gw_loop_link *link)
             depart(from);
         struct gw_loop_item *item;
         while (to && (item = gw_loop_flow_take_put_locked(&link->flow[i], now_ns))) {
-            land_one(to, link, item);
+            if (!link->crashed[!i]) /* its memory went with it */
+                land_one(to, link, item);
             gw_free(item);
         }
         /* Nobody acknowledges what a mute endpoint is sent. */

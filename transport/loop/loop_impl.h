@@ -61,6 +61,7 @@ struct gw_loop_link {
     int owner[2];                /* of the writing end of that direction */
     struct gw_endpoint *end[2];  /* the end that writes in that direction; NULL: it is closed */
     bool refused[2];             /* a put of that end was not taken: the connection is broken */
+    bool crashed[2];             /* that end went with its owner: nothing lands there any more */
 };
 
 struct gw_loop_link *gw_loop_link_next_locked(struct gw_loop_link *link); /* NULL: the first */

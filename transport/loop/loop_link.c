@@ -264,6 +264,7 @@ void gw_loop_link_crash_locked(int owner, uint64_t after_ns)
                 continue;
             cut_flow(&link->flow[i], end_ns);
             link->flow[!i].cut = true;
+            link->crashed[i] = true;
         }
     }
 }
