@@ -268,7 +268,8 @@ int gw_target_resolve(struct gw_target *tgt, enum gw_target_resolution resolutio
         return gw_fail_code(err, -EDEADLK, GW_CODE_INVALID, "resolving inside a callback");
     if (atomic_load_explicit(&tgt->claim, memory_order_acquire) != GW_CLAIM_DONE)
         return gw_fail(err, -EINVAL, "target: nothing was claimed");
-    if (!is_running(tgt) || gw_target_outcome(tgt) != GW_TARGET_NONE) /* cancelled since the claim */
+    if (!is_running(tgt) ||
+        gw_target_outcome(tgt) != GW_TARGET_NONE) /* cancelled since the claim */
         return gw_fail_code(err, -EALREADY, GW_CODE_INVALID, "the outcome is set");
     atomic_store_explicit(&tgt->resolve_answer, 1, memory_order_relaxed);
     atomic_store_explicit(&tgt->resolution, 1 + (int)resolution, memory_order_release);
