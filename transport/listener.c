@@ -16,6 +16,7 @@
 
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -26,8 +27,7 @@
 #define PAUSE_NS (100 * GW_NS_PER_MS) /* without a free descriptor accept would only spin */
 
 struct pending {
-    struct pending *next;
-    struct pending *prev;
+    TAILQ_ENTRY(pending) link;
     int fd;
     uint64_t deadline_ns;
     uint8_t bytes[GW_PREFACE_BYTES];
@@ -38,10 +38,7 @@ struct pending {
     char peer[128];
 };
 
-struct pending_list {
-    struct pending *first; /* oldest */
-    struct pending *last;
-};
+TAILQ_HEAD(pending_list, pending); /* the oldest first */
 
 struct gw_stream_listener {
     struct gw_listener base;
@@ -68,33 +65,10 @@ static struct gw_stream_listener *listener_of(struct gw_listener *ln)
 
 /* ---- pending connections ---- */
 
-static void list_add(struct pending_list *list, struct pending *p)
-{
-    p->next = NULL;
-    p->prev = list->last;
-    if (list->last)
-        list->last->next = p;
-    else
-        list->first = p;
-    list->last = p;
-}
-
-static void list_remove(struct pending_list *list, struct pending *p)
-{
-    if (p->prev)
-        p->prev->next = p->next;
-    else
-        list->first = p->next;
-    if (p->next)
-        p->next->prev = p->prev;
-    else
-        list->last = p->prev;
-}
-
 /* Forget @p; its descriptor is closed unless somebody has taken it (-1). */
 static void drop(struct gw_stream_listener *l, struct pending_list *list, struct pending *p)
 {
-    list_remove(list, p);
+    TAILQ_REMOVE(list, p, link);
     if (p->fd >= 0)
         close(p->fd);
     gw_free(p);
@@ -103,8 +77,8 @@ static void drop(struct gw_stream_listener *l, struct pending_list *list, struct
 
 static void drop_expired(struct gw_stream_listener *l, struct pending_list *list, uint64_t now)
 {
-    while (list->first && list->first->deadline_ns <= now) {
-        struct pending *p = list->first;
+    while (TAILQ_FIRST(list) && TAILQ_FIRST(list)->deadline_ns <= now) {
+        struct pending *p = TAILQ_FIRST(list);
         gw_log_info(l->log, "listener", "%s: dropped: %s in time", p->peer,
                     list == &l->arriving   ? "no whole preface"
                     : list == &l->answered ? "admitted, and not heard"
@@ -116,11 +90,11 @@ static void drop_expired(struct gw_stream_listener *l, struct pending_list *list
 /* Room for one more; the arriving go first, because an honest preface arrives with its connection. */
 static void drop_oldest(struct gw_stream_listener *l)
 {
-    struct pending_list *list = l->arriving.first   ? &l->arriving
-                                : l->answered.first ? &l->answered
-                                                    : &l->arrived;
-    if (list->first)
-        drop(l, list, list->first);
+    struct pending_list *list = TAILQ_FIRST(&l->arriving)   ? &l->arriving
+                                : TAILQ_FIRST(&l->answered) ? &l->answered
+                                                            : &l->arrived;
+    if (TAILQ_FIRST(list))
+        drop(l, list, TAILQ_FIRST(list));
 }
 
 static void answer(struct gw_stream_listener *l, struct pending *p,
@@ -202,8 +176,8 @@ static int wait_to_hear(struct gw_stream_listener *l, struct pending *p)
         return lost(l, &l->arrived, p, &why);
     }
     p->deadline_ns = gw_clock_ns() + l->preface_ns;
-    list_remove(&l->arrived, p);
-    list_add(&l->answered, p);
+    TAILQ_REMOVE(&l->arrived, p, link);
+    TAILQ_INSERT_TAIL(&l->answered, p, link);
     return 0;
 }
 
@@ -226,13 +200,13 @@ static int ask(struct gw_stream_listener *l, gw_admit_fn *admit, void *admit_ctx
                struct gw_endpoint **ep)
 {
     struct pending *next;
-    while (l->heard.first) {
-        if (hand_over(l, &l->heard, l->heard.first, ep))
+    while (TAILQ_FIRST(&l->heard)) {
+        if (hand_over(l, &l->heard, TAILQ_FIRST(&l->heard), ep))
             return 1;
     }
-    for (struct pending *p = l->arrived.first; p; p = next) {
+    for (struct pending *p = TAILQ_FIRST(&l->arrived); p; p = next) {
         struct gw_preface preface;
-        next = p->next;
+        next = TAILQ_NEXT(p, link);
         p->dom = NULL;
         p->config = (struct gw_wire_config){.log = l->log};
         if (is_refused_at_sight(l, p, &preface))
@@ -261,8 +235,8 @@ static void hear(struct gw_stream_listener *l, struct pending *p)
         return;
     }
     epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
-    list_remove(&l->answered, p);
-    list_add(&l->heard, p);
+    TAILQ_REMOVE(&l->answered, p, link);
+    TAILQ_INSERT_TAIL(&l->heard, p, link);
 }
 
 static void read_preface(struct gw_stream_listener *l, struct pending *p)
@@ -280,8 +254,8 @@ static void read_preface(struct gw_stream_listener *l, struct pending *p)
         return;
     /* From here on only its deadline or an answer ends it. */
     epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, p->fd, NULL);
-    list_remove(&l->arriving, p);
-    list_add(&l->arrived, p);
+    TAILQ_REMOVE(&l->arriving, p, link);
+    TAILQ_INSERT_TAIL(&l->arrived, p, link);
 }
 
 /* ---- new connections ---- */
@@ -302,7 +276,7 @@ static void take(struct gw_stream_listener *l, int fd, const struct sockaddr_sto
     p->fd = fd;
     p->deadline_ns = now + l->preface_ns;
     l->wire->name_peer(fd, address, p->peer, sizeof(p->peer));
-    list_add(&l->arriving, p);
+    TAILQ_INSERT_TAIL(&l->arriving, p, link);
     l->pending_count++;
     read_preface(l, p);
 }
@@ -332,7 +306,7 @@ static int accept_all(struct gw_stream_listener *l, int listen_fd, uint64_t now)
         case ENOBUFS:
         case ENOMEM:
             gw_log_warn(l->log, "listener", "cannot take a connection: no descriptor or memory");
-            if (l->arriving.first)
+            if (TAILQ_FIRST(&l->arriving))
                 drop_oldest(l);
             else
                 l->paused_ns = now + PAUSE_NS;
@@ -409,11 +383,11 @@ int gw_stream_listener_arm(struct gw_listener *ln, struct pollfd *fds, unsigned 
         *wake_ns = 0;
         return 0;
     }
-    if (l->arriving.first)
-        *wake_ns = gw_min_u64(*wake_ns, l->arriving.first->deadline_ns);
-    if (l->answered.first)
-        *wake_ns = gw_min_u64(*wake_ns, l->answered.first->deadline_ns);
-    if (l->arrived.first)
+    if (TAILQ_FIRST(&l->arriving))
+        *wake_ns = gw_min_u64(*wake_ns, TAILQ_FIRST(&l->arriving)->deadline_ns);
+    if (TAILQ_FIRST(&l->answered))
+        *wake_ns = gw_min_u64(*wake_ns, TAILQ_FIRST(&l->answered)->deadline_ns);
+    if (TAILQ_FIRST(&l->arrived))
         *wake_ns = gw_min_u64(*wake_ns, gw_clock_ns() + LATER_NS);
     if (l->paused_ns) {
         *wake_ns = gw_min_u64(*wake_ns, l->paused_ns);
@@ -451,6 +425,10 @@ int gw_listener_new(const struct gw_listener_wire *wire, const int *fds, unsigne
     if (!l)
         return gw_fail(err, -ENOMEM, "%s: listen", uri);
     l->base.ops = wire->ops;
+    TAILQ_INIT(&l->arriving);
+    TAILQ_INIT(&l->arrived);
+    TAILQ_INIT(&l->answered);
+    TAILQ_INIT(&l->heard);
     l->wire = wire;
     l->log = config->log;
     l->security = config->security;
@@ -493,14 +471,14 @@ void gw_stream_listener_close(struct gw_listener *ln)
     struct gw_stream_listener *l = listener_of(ln);
     if (l->wire->closing)
         l->wire->closing(l);
-    while (l->arriving.first)
-        drop(l, &l->arriving, l->arriving.first);
-    while (l->arrived.first)
-        drop(l, &l->arrived, l->arrived.first);
-    while (l->answered.first)
-        drop(l, &l->answered, l->answered.first);
-    while (l->heard.first)
-        drop(l, &l->heard, l->heard.first);
+    while (TAILQ_FIRST(&l->arriving))
+        drop(l, &l->arriving, TAILQ_FIRST(&l->arriving));
+    while (TAILQ_FIRST(&l->arrived))
+        drop(l, &l->arrived, TAILQ_FIRST(&l->arrived));
+    while (TAILQ_FIRST(&l->answered))
+        drop(l, &l->answered, TAILQ_FIRST(&l->answered));
+    while (TAILQ_FIRST(&l->heard))
+        drop(l, &l->heard, TAILQ_FIRST(&l->heard));
     for (unsigned i = 0; i < l->fd_count; i++)
         close(l->fds[i]);
     close(l->epoll_fd);

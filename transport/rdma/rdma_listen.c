@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #define BACKLOG 4096
 #define WAITING_MAX 1024
@@ -20,7 +21,7 @@
 #define LATER_NS (20 * GW_NS_PER_MS) /* an owner that said LATER is asked again by then */
 
 struct waiting {
-    struct waiting *next, *prev;
+    TAILQ_ENTRY(waiting) link;
     struct rdma_cm_id *id; /* its ep's, when there is one */
     struct gw_rdma_ep *ep;
     bool is_established;
@@ -30,9 +31,7 @@ struct waiting {
     char peer[128];
 };
 
-struct list {
-    struct waiting *first, *last;
-};
+TAILQ_HEAD(waiting_list, waiting); /* the oldest first */
 
 struct rdma_listener {
     struct gw_listener base;
@@ -42,7 +41,7 @@ struct rdma_listener {
     char device[IBV_SYSFS_NAME_MAX]; /* the only one allowed; "": any */
     uint8_t security;
     uint64_t admit_ns;
-    struct list arrived, answered;
+    struct waiting_list arrived, answered;
     unsigned count;
     bool is_ready, is_lost;
     char uri[GW_URI_BYTES_MAX];
@@ -55,30 +54,7 @@ static struct rdma_listener *listener_of(struct gw_listener *ln)
 
 /* ---- who waits -------------------------------------------------------------------------------------- */
 
-static void list_add(struct list *list, struct waiting *w)
-{
-    w->next = NULL;
-    w->prev = list->last;
-    if (list->last)
-        list->last->next = w;
-    else
-        list->first = w;
-    list->last = w;
-}
-
-static void list_remove(struct list *list, struct waiting *w)
-{
-    if (w->prev)
-        w->prev->next = w->next;
-    else
-        list->first = w->next;
-    if (w->next)
-        w->next->prev = w->prev;
-    else
-        list->last = w->prev;
-}
-
-static struct list *list_of(struct rdma_listener *l, const struct waiting *w)
+static struct waiting_list *list_of(struct rdma_listener *l, const struct waiting *w)
 {
     return w->ep ? &l->answered : &l->arrived;
 }
@@ -86,7 +62,7 @@ static struct list *list_of(struct rdma_listener *l, const struct waiting *w)
 /* Forget it, with what it still has. */
 static void drop(struct rdma_listener *l, struct waiting *w)
 {
-    list_remove(list_of(l, w), w);
+    TAILQ_REMOVE(list_of(l, w), w, link);
     if (w->ep)
         gw_rdma_ep_close(&w->ep->base);
     else
@@ -95,12 +71,12 @@ static void drop(struct rdma_listener *l, struct waiting *w)
     l->count--;
 }
 
-static void drop_expired(struct rdma_listener *l, struct list *list, uint64_t now_ns)
+static void drop_expired(struct rdma_listener *l, struct waiting_list *list, uint64_t now_ns)
 {
-    while (list->first && list->first->deadline_ns <= now_ns) {
-        gw_log_info(l->log, "listener", "%s: dropped: not %s in time", list->first->peer,
+    while (TAILQ_FIRST(list) && TAILQ_FIRST(list)->deadline_ns <= now_ns) {
+        gw_log_info(l->log, "listener", "%s: dropped: not %s in time", TAILQ_FIRST(list)->peer,
                     list == &l->arrived ? "admitted" : "confirmed");
-        drop(l, list->first);
+        drop(l, TAILQ_FIRST(list));
     }
 }
 
@@ -128,8 +104,8 @@ static void take(struct rdma_listener *l, struct rdma_cm_id *id, const uint8_t *
 {
     struct waiting *w = gw_zalloc(1, sizeof(*w));
     gw_rdma_count(GW_RDMA_CM_ID, 1);
-    if (l->count >= WAITING_MAX && l->arrived.first)
-        drop(l, l->arrived.first);
+    if (l->count >= WAITING_MAX && TAILQ_FIRST(&l->arrived))
+        drop(l, TAILQ_FIRST(&l->arrived));
     if (!w || l->count >= WAITING_MAX) {
         gw_log_warn(l->log, "listener", "a connection was dropped: %s",
                     w ? "too many wait for their peers" : "out of memory");
@@ -143,7 +119,7 @@ static void take(struct rdma_listener *l, struct rdma_cm_id *id, const uint8_t *
     w->data_bytes = bytes;
     memcpy(w->data, data, bytes);
     gw_rdma_format(rdma_get_peer_addr(id), w->peer, sizeof(w->peer));
-    list_add(&l->arrived, w);
+    TAILQ_INSERT_TAIL(&l->arrived, w, link);
     l->count++;
 }
 
@@ -262,10 +238,10 @@ static int prepare(struct rdma_listener *l, struct waiting *w, const struct gw_p
     rc = gw_rdma_ep_new(gw_rdma_domain_of(dom), config, id, false, &ep, err);
     if (rc < 0)
         return rc;
-    list_remove(&l->arrived, w);
+    TAILQ_REMOVE(&l->arrived, w, link);
     w->id = id;
     w->ep = ep;
-    list_add(&l->answered, w);
+    TAILQ_INSERT_TAIL(&l->answered, w, link);
     gw_rdma_message_met(ep, hello);
     rc = gw_rdma_ep_init(ep, err);
     if (rc == 0)
@@ -307,12 +283,12 @@ static void admitted(struct rdma_listener *l, struct waiting *w, const struct gw
 static void ask(struct rdma_listener *l, gw_admit_fn *admit, void *admit_ctx)
 {
     struct waiting *next;
-    for (struct waiting *w = l->arrived.first; w; w = next) {
+    for (struct waiting *w = TAILQ_FIRST(&l->arrived); w; w = next) {
         struct gw_preface preface;
         struct gw_rdma_hello hello;
         struct gw_domain *dom = NULL;
         struct gw_wire_config config = {.log = l->log};
-        next = w->next;
+        next = TAILQ_NEXT(w, link);
         if (is_refused_at_sight(l, w, &preface, &hello))
             continue;
         enum gw_admission admission = admit(admit_ctx, &preface, &dom, &config);
@@ -339,9 +315,9 @@ static int move_out(struct gw_rdma_ep *ep, struct gw_error *err)
 static int hand_over(struct rdma_listener *l, struct gw_endpoint **ep)
 {
     struct waiting *next;
-    for (struct waiting *w = l->answered.first; w; w = next) {
+    for (struct waiting *w = TAILQ_FIRST(&l->answered); w; w = next) {
         struct gw_error why = GW_ERROR_INIT;
-        next = w->next;
+        next = TAILQ_NEXT(w, link);
         if (!w->is_established)
             continue;
         if (move_out(w->ep, &why) < 0) {
@@ -350,7 +326,7 @@ static int hand_over(struct rdma_listener *l, struct gw_endpoint **ep)
             continue;
         }
         *ep = &w->ep->base;
-        list_remove(&l->answered, w);
+        TAILQ_REMOVE(&l->answered, w, link);
         gw_free(w);
         l->count--;
         return 1;
@@ -389,10 +365,10 @@ int gw_rdma_listener_arm(struct gw_listener *ln, struct pollfd *fds, unsigned ma
         *wake_ns = 0;
         return 0;
     }
-    if (l->arrived.first)
+    if (TAILQ_FIRST(&l->arrived))
         *wake_ns = gw_min_u64(*wake_ns, gw_clock_ns() + LATER_NS);
-    if (l->answered.first)
-        *wake_ns = gw_min_u64(*wake_ns, l->answered.first->deadline_ns);
+    if (TAILQ_FIRST(&l->answered))
+        *wake_ns = gw_min_u64(*wake_ns, TAILQ_FIRST(&l->answered)->deadline_ns);
     fds[0] = (struct pollfd){.fd = l->events->fd, .events = POLLIN};
     return 1;
 }
@@ -406,10 +382,10 @@ void gw_rdma_listener_awake(struct gw_listener *ln, const struct pollfd *fds, un
 
 static void free_listener(struct rdma_listener *l)
 {
-    while (l->arrived.first)
-        drop(l, l->arrived.first);
-    while (l->answered.first)
-        drop(l, l->answered.first);
+    while (TAILQ_FIRST(&l->arrived))
+        drop(l, TAILQ_FIRST(&l->arrived));
+    while (TAILQ_FIRST(&l->answered))
+        drop(l, TAILQ_FIRST(&l->answered));
     gw_rdma_id_free(l->id);
     gw_rdma_channel_free(l->events);
     gw_free(l);
@@ -525,6 +501,8 @@ int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config
         gw_error_copy(err, &why);
         return rc;
     }
+    TAILQ_INIT(&l->arrived);
+    TAILQ_INIT(&l->answered);
     l->base.ops = &gw_rdma_ops;
     l->log = config->log;
     l->security = config->security;
