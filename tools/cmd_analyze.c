@@ -127,6 +127,9 @@ static int judge(const struct gw_options *options, const struct stream *stream)
         gw_analysis_fault(stream->analysis, 0, &fault);
         gw_talk_error("'%s': section '%s', offset %" PRIu64 ": %s", stream->path, fault.section,
                       fault.offset, fault.message);
+        if (strcmp(fault.section, "header") == 0)
+            gw_talk_line("  hint: only recorded savevm streams can be read: is this one, from its "
+                         "first byte on?");
         if (facts.fault_count > 1)
             gw_talk_error("'%s': %u faults in all", stream->path, facts.fault_count);
         return options->verify ? GW_EXIT_CHECK : GW_EXIT_FAILED;
