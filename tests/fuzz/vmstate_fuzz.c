@@ -6,6 +6,7 @@
 #include "core/base/alloc.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/support/vmstate_random.h"
+#include "tests/support/vmstate_sink.h"
 
 #define STATE_BYTES_MAX (1u << 20)
 

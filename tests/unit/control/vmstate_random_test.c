@@ -8,6 +8,7 @@
 #include "tests/unit/control/vmstate_rig.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SEEDS 10000
