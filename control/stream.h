@@ -33,8 +33,6 @@ struct gw_reader {
     int rc;
 };
 void gw_reader_init(struct gw_reader *r, const void *data, size_t bytes);
-size_t gw_reader_left(const struct gw_reader *r);
-const uint8_t *gw_reader_take(struct gw_reader *r, size_t bytes); /* NULL and latched if too few */
 
 /* ---- items
  * --------------------------------------------------------------------------------------- */

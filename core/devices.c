@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* Devices: a list kept in order of saving (priority, then order of adding), with copied names. */
+/* Devices: a list kept in order of saving (priority, then order of adding), with copied names and
+ * handlers. What an embedder's older header did not have yet is zero in the copy. */
 #include "core/devices.h"
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
+#include <stddef.h>
 #include <string.h>
 
 void gw_devices_fini(struct gw_devices *devices)
 {
-    for (unsigned i = 0; i < devices->count; i++)
+    for (unsigned i = 0; i < devices->count; i++) {
         gw_free((char *)(uintptr_t)devices->list[i].name);
+        gw_free((struct gw_device_ops *)(uintptr_t)devices->list[i].ops);
+    }
     gw_free(devices->list);
     memset(devices, 0, sizeof(*devices));
 }
@@ -26,10 +30,19 @@ const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, c
     return NULL;
 }
 
+static int check_handlers(const struct gw_device_desc *desc, struct gw_error *err)
+{
+    const struct gw_device_ops *ops = desc->ops;
+    if (ops->struct_bytes < sizeof(*ops))
+        return gw_fail(err, -EINVAL, "device '%s': struct_bytes of its handlers is not set",
+                       desc->name);
+    return gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
+                        "device '%s': its handlers are not driven yet", desc->name);
+}
+
+/* @desc is whole, whatever its caller knew of it. */
 static int check(const struct gw_device_desc *desc, struct gw_error *err)
 {
-    if (desc->struct_bytes < sizeof(*desc))
-        return gw_fail(err, -EINVAL, "device: struct_bytes is not set");
     size_t bytes = desc->name ? strnlen(desc->name, GW_NAME_BYTES_MAX + 1) : 0;
     if (bytes == 0 || bytes > GW_NAME_BYTES_MAX)
         return gw_fail(err, -EINVAL, "device: its name must have 1 to %d bytes", GW_NAME_BYTES_MAX);
@@ -39,15 +52,15 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
                        *odd);
     if (strcmp(desc->name, "ram") == 0)
         return gw_fail(err, -EINVAL, "device 'ram': that name is the memory's");
-    if (!desc->save && !desc->load)
+    if (!desc->save && !desc->load && !desc->ops)
         return gw_fail(err, -EINVAL, "device '%s': neither save nor load is set", desc->name);
     if (desc->flags)
-        return gw_fail(err, -EINVAL, "device '%s': flags 0x%x, and none exist yet", desc->name,
+        return gw_fail(err, -EINVAL, "device '%s': flags 0x%x are not served yet", desc->name,
                        desc->flags);
     if (desc->minimum_version_id > desc->version_id)
         return gw_fail(err, -EINVAL, "device '%s': minimum_version_id %u is above version_id %u",
                        desc->name, desc->minimum_version_id, desc->version_id);
-    return 0;
+    return desc->ops ? check_handlers(desc, err) : 0;
 }
 
 int gw_machine_check(const char *machine, struct gw_error *err)
@@ -62,34 +75,53 @@ int gw_machine_check(const char *machine, struct gw_error *err)
     return 0;
 }
 
-int gw_devices_add(struct gw_devices *devices, const struct gw_device_desc *desc,
+/* As much of a desc as there was in the first version of its header: what follows came later. */
+#define DESC_BYTES_LEAST offsetof(struct gw_device_desc, ops)
+
+static int make_room(struct gw_devices *devices)
+{
+    if (devices->count < devices->room)
+        return 0;
+    unsigned room = devices->room ? devices->room * 2 : 16;
+    struct gw_device_desc *list = gw_realloc(devices->list, room, sizeof(*list));
+    if (!list)
+        return -ENOMEM;
+    devices->list = list;
+    devices->room = room;
+    return 0;
+}
+
+int gw_devices_add(struct gw_devices *devices, const struct gw_device_desc *given,
                    struct gw_error *err)
 {
-    int rc = check(desc, err);
+    struct gw_device_desc desc = {0};
+    if (given->struct_bytes < DESC_BYTES_LEAST)
+        return gw_fail(err, -EINVAL, "device: struct_bytes is not set");
+    memcpy(&desc, given, given->struct_bytes < sizeof(desc) ? given->struct_bytes : sizeof(desc));
+    int rc = check(&desc, err);
     if (rc < 0)
         return rc;
-    if (gw_devices_find(devices, desc->name, desc->instance_id))
+    if (gw_devices_find(devices, desc.name, desc.instance_id))
         return gw_fail_code(err, -EEXIST, GW_CODE_INVALID,
-                            "device '%s' instance %u is registered already", desc->name,
-                            desc->instance_id);
-    if (devices->count == devices->room) {
-        unsigned room = devices->room ? devices->room * 2 : 16;
-        struct gw_device_desc *list = gw_realloc(devices->list, room, sizeof(*list));
-        if (!list)
-            return gw_fail(err, -ENOMEM, "device '%s': register", desc->name);
-        devices->list = list;
-        devices->room = room;
+                            "device '%s' instance %u is registered already", desc.name,
+                            desc.instance_id);
+    struct gw_device_ops *ops = desc.ops ? gw_zalloc(1, sizeof(*ops)) : NULL;
+    char *name = gw_strdup(desc.name);
+    if (!name || (desc.ops && !ops) || make_room(devices) < 0) {
+        gw_free(ops);
+        gw_free(name);
+        return gw_fail(err, -ENOMEM, "device '%s': register", given->name);
     }
-    char *name = gw_strdup(desc->name);
-    if (!name)
-        return gw_fail(err, -ENOMEM, "device '%s': register", desc->name);
+    if (ops)
+        *ops = *desc.ops;
+    desc.name = name;
+    desc.ops = ops;
     unsigned at = devices->count;
-    while (at > 0 && devices->list[at - 1].priority < desc->priority)
+    while (at > 0 && devices->list[at - 1].priority < desc.priority)
         at--;
     memmove(&devices->list[at + 1], &devices->list[at],
             (devices->count - at) * sizeof(devices->list[0]));
-    devices->list[at] = *desc;
-    devices->list[at].name = name;
+    devices->list[at] = desc;
     devices->count++;
     return 0;
 }

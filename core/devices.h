@@ -9,7 +9,7 @@
 #include <godwit/device.h>
 
 struct gw_devices {              /* in order of saving */
-    struct gw_device_desc *list; /* names are our own copies */
+    struct gw_device_desc *list; /* whole, with names and handlers that are our own copies */
     unsigned count, room;
 };
 

@@ -5,6 +5,7 @@
 #include "tests/shim/gw_test.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,7 +76,7 @@ GW_TEST(devices, malformed_ones_are_refused_with_a_reason)
     struct gw_device_desc bad[8];
     for (unsigned i = 0; i < 8; i++)
         bad[i] = device("disk", 0, 0);
-    bad[0].struct_bytes--;
+    bad[0].struct_bytes = offsetof(struct gw_device_desc, ops) - 1;
     bad[1].name = NULL;
     bad[2].name = "";
     bad[3].name = longest;
