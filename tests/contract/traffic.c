@@ -3,6 +3,7 @@
 #include "tests/contract/wire_rig.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -550,6 +551,10 @@ GW_TEST_EACH(wire, the_target_is_asked_before_and_told_after, gw_test_stream_wir
 /* ---- endpoints in threads of their own ---- */
 
 #define CROWD 4
+#define CHURNS 2
+#define EXTRA 150
+
+static atomic_uint crowd_busy; /* members whose traffic goes on */
 
 struct crowd_member {
     struct rig *rig;
@@ -566,8 +571,10 @@ static void *run_crowd_source(void *arg)
         for (uint64_t at = m->number * 65536; at + 65536 <= RIG_MEMORY_BYTES;) {
             struct gw_put put = rig_put_at(m->rig, at, 65536, at);
             int n = gw_put(m->source, &put, 1);
-            if (n < 0 || gw_poll(m->source, done, 64) < 0)
+            if (n < 0 || gw_poll(m->source, done, 64) < 0) {
+                atomic_fetch_sub(&crowd_busy, 1);
                 return NULL;
+            }
             if (n == 0)
                 rig_doze(m->source);
             else
@@ -577,6 +584,7 @@ static void *run_crowd_source(void *arg)
     m->rc = rig_send(m->source, "end", 3);
     uint8_t heard[8];
     rig_recv(m->source, NULL, heard, sizeof(heard));
+    atomic_fetch_sub(&crowd_busy, 1);
     return NULL;
 }
 
@@ -590,13 +598,44 @@ static void *run_crowd_target(void *arg)
     return NULL;
 }
 
-GW_TEST_EACH(wire, endpoints_of_a_session_work_side_by_side_while_regions_come, gw_test_wires)
+static void reg_extra(struct gw_domain *dom, unsigned i, struct gw_mr **mr)
+{
+    static uint8_t more[CHURNS * EXTRA];
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_mr_desc desc = {
+        .addr = more + i, .bytes = 1, .access = GW_MR_REMOTE_WRITE, .region = 100 + i * 200};
+    GW_ASSERT_EQ(gw_mr_reg(dom, &desc, mr, &err), 0);
+}
+
+/* Regions come and go, on threads of their own, for as long as the crowd works on its. */
+struct churn {
+    struct gw_domain *dom;
+    unsigned first;
+};
+
+static void *churn_regions(void *arg)
+{
+    const struct churn *churn = arg;
+    struct gw_mr *extra[EXTRA];
+    for (unsigned i = 0; i < EXTRA; i++)
+        reg_extra(churn->dom, churn->first + i, &extra[i]);
+    for (unsigned i = 0; atomic_load(&crowd_busy) > 0; i = (i + 1) % EXTRA) {
+        gw_mr_dereg(extra[i]);
+        reg_extra(churn->dom, churn->first + i, &extra[i]);
+    }
+    for (unsigned i = 0; i < EXTRA; i++)
+        gw_mr_dereg(extra[i]);
+    return NULL;
+}
+
+GW_TEST_EACH(wire, endpoints_of_a_session_work_side_by_side_while_regions_come_and_go,
+             gw_test_wires)
 {
     struct rig rig;
     struct crowd_member sources[CROWD], targets[CROWD];
     pthread_t source_threads[CROWD], target_threads[CROWD];
-    struct gw_mr *extra[300];
-    static uint8_t more[300];
+    struct churn churns[CHURNS];
+    pthread_t churn_threads[CHURNS];
     struct gw_error err = GW_ERROR_INIT;
     rig_listen(&rig, param);
     for (unsigned i = 0; i < CROWD; i++) {
@@ -610,15 +649,17 @@ GW_TEST_EACH(wire, endpoints_of_a_session_work_side_by_side_while_regions_come, 
         GW_EXPECT_MEMEQ(attr.session, config.session, GW_SESSION_BYTES);
         GW_EXPECT(attr.peer[0] != '\0');
     }
+    atomic_store(&crowd_busy, CROWD);
     for (unsigned i = 0; i < CROWD; i++) {
         pthread_create(&target_threads[i], NULL, run_crowd_target, &targets[i]);
         pthread_create(&source_threads[i], NULL, run_crowd_source, &sources[i]);
     }
-    for (unsigned i = 0; i < 300; i++) {
-        struct gw_mr_desc desc = {
-            .addr = more + i, .bytes = 1, .access = GW_MR_REMOTE_WRITE, .region = 100 + i * 200};
-        GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &extra[i], &err), 0);
+    for (unsigned i = 0; i < CHURNS; i++) {
+        churns[i] = (struct churn){.dom = rig.target_domain, .first = i * EXTRA};
+        pthread_create(&churn_threads[i], NULL, churn_regions, &churns[i]);
     }
+    for (unsigned i = 0; i < CHURNS; i++)
+        pthread_join(churn_threads[i], NULL);
     for (unsigned i = 0; i < CROWD; i++) {
         pthread_join(source_threads[i], NULL);
         pthread_join(target_threads[i], NULL);
@@ -627,8 +668,6 @@ GW_TEST_EACH(wire, endpoints_of_a_session_work_side_by_side_while_regions_come, 
         gw_ep_close(sources[i].source);
         gw_ep_close(targets[i].target);
     }
-    for (unsigned i = 0; i < 300; i++)
-        gw_mr_dereg(extra[i]);
     GW_EXPECT_MEMEQ(rig.guest, rig.local, RIG_MEMORY_BYTES);
     rig_close(&rig);
 }

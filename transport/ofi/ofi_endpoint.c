@@ -37,8 +37,7 @@ static ssize_t take_completions(struct gw_ofi_ep *e);
 /* On return libfabric neither reads nor writes lent memory for this endpoint. */
 static void close_fabric_ep(struct gw_ofi_ep *e)
 {
-    if (e->ep)
-        gw_assert(fi_close(&e->ep->fid) == 0);
+    gw_ofi_fid_close(e->dom, e->ep ? &e->ep->fid : NULL);
     e->ep = NULL;
 }
 
@@ -168,7 +167,10 @@ static void slot_done(struct gw_ofi_ep *e, struct gw_ofi_slot *slot, size_t byte
 static void take_error(struct gw_ofi_ep *e)
 {
     struct fi_cq_err_entry entry = {.err = 0};
-    if (fi_cq_readerr(e->cq, &entry, 0) <= 0)
+    gw_ofi_enter(e->dom);
+    ssize_t n = fi_cq_readerr(e->cq, &entry, 0);
+    gw_ofi_leave(e->dom);
+    if (n <= 0)
         return;
     struct gw_ofi_slot *slot = slot_of(e, entry.op_context);
     struct gw_ofi_op *op = op_of(e, entry.op_context);
@@ -191,7 +193,9 @@ static void take_error(struct gw_ofi_ep *e)
 static ssize_t take_completions(struct gw_ofi_ep *e)
 {
     struct fi_cq_msg_entry entries[ENTRIES_MAX];
+    gw_ofi_enter(e->dom);
     ssize_t n = fi_cq_read(e->cq, entries, ENTRIES_MAX);
+    gw_ofi_leave(e->dom);
     if (n == -FI_EAVAIL) {
         take_error(e);
         return 1;
@@ -313,7 +317,9 @@ static int arm_time(struct gw_ofi_ep *e, struct pollfd *fds, uint64_t *wake_ns)
 static int arm_fds(struct gw_ofi_ep *e, struct pollfd *fds, uint64_t *wake_ns)
 {
     struct fid *fid = &e->cq->fid;
+    gw_ofi_enter(e->dom);
     int rc = fi_trywait(e->dom->fabric.fabric, &fid, 1);
+    gw_ofi_leave(e->dom);
     if (rc != 0) {
         *wake_ns = 0;
         return 0;
@@ -378,7 +384,7 @@ void gw_ofi_close(struct gw_endpoint *ep)
     struct fid *const fids[] = {e->tx_mr ? &e->tx_mr->fid : NULL, e->rx_mr ? &e->rx_mr->fid : NULL,
                                 e->cq ? &e->cq->fid : NULL, e->av ? &e->av->fid : NULL};
     for (size_t i = 0; i < sizeof(fids) / sizeof(fids[0]); i++)
-        gw_assert(!fids[i] || fi_close(fids[i]) == 0);
+        gw_ofi_fid_close(e->dom, fids[i]);
     close(e->fd);
     gw_ofi_queue_fini(&e->queue);
     gw_free(e->slots_memory);

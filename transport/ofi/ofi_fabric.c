@@ -19,11 +19,13 @@ static const struct {
     bool is_local;    /* its addresses name processes: it takes no address of the network */
     bool stays_ready; /* its wait descriptor stays readable: who sleeps on it spins */
     bool pins;
+    /* Its registrations are a tree that no lock guards, whatever FI_THREAD_SAFE says: libfabric 1.17,
+     * https://github.com/ofiwg/libfabric/issues/9148. Ours does, and no thread of its own may be. */
+    bool is_unlocked;
 } quirks[] = {
-    {.name = "shm", .is_local = true},
-    {.name = "net", .stays_ready = true},
-    {.name = "verbs", .pins = true},
-    {.name = "verbs;ofi_rxm", .pins = true},
+    {.name = "shm", .is_local = true},    {.name = "net", .stays_ready = true, .is_unlocked = true},
+    {.name = "tcp", .is_unlocked = true}, /* the same code, from libfabric 1.18 on */
+    {.name = "verbs", .pins = true},      {.name = "verbs;ofi_rxm", .pins = true},
 };
 
 #define QUIRK_COUNT (sizeof(quirks) / sizeof(quirks[0]))
@@ -91,6 +93,7 @@ static int refuse_endpoint_keys(const char *provider, struct gw_error *err)
 static int ask(const char *provider, const char *node, int mr_mode, struct fi_info **info)
 {
     struct fi_info *hints = fi_allocinfo();
+    size_t quirk = quirk_of(provider);
     if (!hints)
         return -FI_ENOMEM;
     hints->caps = FI_MSG | FI_RMA;
@@ -98,6 +101,8 @@ static int ask(const char *provider, const char *node, int mr_mode, struct fi_in
     hints->ep_attr->type = FI_EP_RDM;
     hints->domain_attr->mr_mode = mr_mode;
     hints->domain_attr->threading = FI_THREAD_SAFE;
+    if (quirk < QUIRK_COUNT && quirks[quirk].is_unlocked)
+        hints->domain_attr->data_progress = FI_PROGRESS_MANUAL;
     hints->tx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
     hints->rx_attr->size = GW_OFI_RECEIVES; /* ofi_rxm buffers 16 KiB for each */
     hints->fabric_attr->prov_name = strdup(provider);
@@ -187,6 +192,7 @@ int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, st
     mine.prov_key = modes & FI_MR_PROV_KEY;
     mine.sleeps = quirk == QUIRK_COUNT || !quirks[quirk].stays_ready;
     mine.pins = quirk < QUIRK_COUNT && quirks[quirk].pins;
+    mine.unlocked = quirk < QUIRK_COUNT && quirks[quirk].is_unlocked;
     *f = mine;
     return 0;
 }

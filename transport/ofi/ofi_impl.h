@@ -10,7 +10,8 @@
  *                 -->  ofi_mr.c                    -->  ofi_fabric.c
  *
  * Threads: as transport.h says. A domain's libfabric objects are FI_THREAD_SAFE: registrations come and
- * go on other threads while endpoints work. */
+ * go on other threads while endpoints work. One provider only says so (fabric.unlocked): every call by
+ * which it may look at its registrations is made between gw_ofi_enter() and gw_ofi_leave(). */
 #ifndef GW_TRANSPORT_OFI_IMPL_H
 #define GW_TRANSPORT_OFI_IMPL_H
 
@@ -45,6 +46,7 @@ struct gw_ofi_fabric { /* what libfabric has opened for one migration */
     bool prov_key;
     bool sleeps; /* the descriptor of a completion queue can be slept on */
     bool pins;
+    bool unlocked; /* one call at a time into its domain: gw_ofi_enter() */
 };
 
 /* By way of the local address of the connected socket @fd. */
@@ -64,10 +66,12 @@ struct gw_ofi_domain {
     atomic_bool bound;         /* release; acquire: what follows is read only from here on */
     char provider[GW_OFI_PROVIDER_BYTES];
     struct gw_ofi_fabric fabric;
+    pthread_mutex_t call_lock; /* taken alone, held across libfabric's calls only */
 };
 
 struct gw_ofi_mr {
     struct gw_mr base;
+    struct gw_ofi_domain *dom;
     struct fid_mr *mr; /* NULL: local, and the provider wants none */
     uint64_t at;       /* by which the peer names its first byte */
 };
@@ -82,6 +86,19 @@ static inline struct gw_ofi_domain *gw_ofi_domain_of(struct gw_domain *dom)
     return (struct gw_ofi_domain *)dom;
 }
 
+/* Around a call into the provider; costs nothing where the provider keeps its own order. */
+static inline void gw_ofi_enter(struct gw_ofi_domain *d)
+{
+    if (d->fabric.unlocked)
+        pthread_mutex_lock(&d->call_lock);
+}
+
+static inline void gw_ofi_leave(struct gw_ofi_domain *d)
+{
+    if (d->fabric.unlocked)
+        pthread_mutex_unlock(&d->call_lock);
+}
+
 /* The first connection decides the provider's device; later ones must be of the same provider. */
 int gw_ofi_domain_bind(struct gw_ofi_domain *d, const char *provider, int fd, struct gw_error *err);
 
@@ -94,6 +111,8 @@ int gw_ofi_domain_open(const struct gw_wire_config *config, struct gw_domain **d
 void gw_ofi_domain_close(struct gw_domain *dom);
 int gw_ofi_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct gw_mr **mr,
                   struct gw_error *err);
+/* fi_close() of what was opened in @d; nothing if @fid is NULL. */
+void gw_ofi_fid_close(struct gw_ofi_domain *d, struct fid *fid);
 void gw_ofi_mr_dereg(struct gw_mr *mr);
 int gw_ofi_mr_pack(const struct gw_mr *mr, void *key);
 int gw_ofi_rmr_open(struct gw_domain *dom, uint32_t region, uint64_t bytes, const void *key,

@@ -40,7 +40,10 @@ static int insert_peer(struct gw_ofi_ep *e, const struct gw_ofi_card *card)
          (family != AF_INET6 || card->address_bytes != sizeof(struct sockaddr_in6))))
         return gw_ofi_ep_fail(e, -EPROTO, GW_CODE_PROTOCOL,
                               "the peer's fabric address is of another kind than ours");
-    if (fi_av_insert(e->av, address, 1, &e->to, 0, NULL) != 1)
+    gw_ofi_enter(e->dom);
+    int count = fi_av_insert(e->av, address, 1, &e->to, 0, NULL);
+    gw_ofi_leave(e->dom);
+    if (count != 1)
         return gw_ofi_ep_fail(e, -EPROTO, GW_CODE_PROTOCOL, "the peer's fabric address is refused");
     return 0;
 }
@@ -118,6 +121,7 @@ static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
     const struct gw_ofi_fabric *f = &e->dom->fabric;
     struct fi_av_attr av = {.type = FI_AV_TABLE, .count = 1};
     const char *what = "fi_cq_open";
+    gw_ofi_enter(e->dom);
     int rc = open_cq(e);
     if (rc == 0) {
         what = "fi_av_open";
@@ -137,6 +141,7 @@ static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
         what = "fi_enable";
         rc = fi_enable(e->ep);
     }
+    gw_ofi_leave(e->dom);
     return rc < 0 ? gw_ofi_fail(err, rc, what) : 0;
 }
 

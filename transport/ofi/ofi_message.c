@@ -126,8 +126,10 @@ void gw_ofi_receives_post(struct gw_ofi_ep *e)
         uint32_t i = (e->slot_first + e->slot_posted) % GW_OFI_RECEIVES;
         void *desc = e->rx_mr ? fi_mr_desc(e->rx_mr) : NULL;
         e->slots[i].done = false;
+        gw_ofi_enter(e->dom);
         ssize_t rc = fi_recv(e->ep, slot_bytes(e, i), GW_OFI_PIECE_BYTES, desc, FI_ADDR_UNSPEC,
                              &e->slots[i].context);
+        gw_ofi_leave(e->dom);
         if (rc == -FI_EAGAIN)
             return;
         if (rc < 0) {

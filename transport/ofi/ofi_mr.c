@@ -29,9 +29,8 @@ int gw_ofi_domain_open(const struct gw_wire_config *config, struct gw_domain **d
     d->log = config->log;
     int rc = gw_stream_domain_new(&gw_tcp_ops, &d->streams, err);
     if (rc == 0) {
-        rc = -pthread_mutex_init(&d->bind_lock, NULL);
-        if (rc < 0)
-            gw_fail(err, rc, "domain of wire 'ofi': lock");
+        pthread_mutex_init(&d->bind_lock, NULL); /* of the default kind: neither can fail */
+        pthread_mutex_init(&d->call_lock, NULL);
     }
     if (rc < 0) {
         gw_domain_close(d->streams);
@@ -48,6 +47,7 @@ void gw_ofi_domain_close(struct gw_domain *dom)
     gw_ofi_fabric_close(&d->fabric);
     gw_domain_close(d->streams);
     pthread_mutex_destroy(&d->bind_lock);
+    pthread_mutex_destroy(&d->call_lock);
     gw_free(d);
 }
 
@@ -107,7 +107,9 @@ static int reg(struct gw_ofi_domain *d, void *addr, size_t bytes, uint64_t acces
         rc = new_key(d, &key, err);
         if (rc < 0)
             return rc;
+        gw_ofi_enter(d);
         rc = fi_mr_reg(d->fabric.domain, addr, bytes, access, 0, key, 0, mr, NULL);
+        gw_ofi_leave(d);
     }
     if (rc == 0)
         return 0;
@@ -146,6 +148,7 @@ int gw_ofi_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct g
     if (!m)
         return gw_fail(err, -ENOMEM, "region %u", desc->region);
     m->base.ops = &gw_ofi_ops;
+    m->dom = d;
     int rc = 0;
     if (desc->access || d->fabric.local)
         rc = reg(d, desc->addr, desc->bytes, access_of(d, desc->access), &m->mr, err);
@@ -159,11 +162,20 @@ int gw_ofi_mr_reg(struct gw_domain *dom, const struct gw_mr_desc *desc, struct g
     return 0;
 }
 
+void gw_ofi_fid_close(struct gw_ofi_domain *d, struct fid *fid)
+{
+    if (!fid)
+        return;
+    gw_ofi_enter(d);
+    int rc = fi_close(fid);
+    gw_ofi_leave(d);
+    gw_assert(rc == 0);
+}
+
 void gw_ofi_mr_dereg(struct gw_mr *mr)
 {
     struct gw_ofi_mr *m = (struct gw_ofi_mr *)mr;
-    if (m->mr)
-        gw_assert(fi_close(&m->mr->fid) == 0);
+    gw_ofi_fid_close(m->dom, m->mr ? &m->mr->fid : NULL);
     gw_free(m);
 }
 

@@ -98,7 +98,9 @@ void gw_ofi_queue_post(struct gw_ofi_ep *e)
         struct gw_ofi_op *op = op_at(q, q->post);
         if (!op->is_put && q->put_posted > 0 && !e->dom->fabric.orders)
             return;
+        gw_ofi_enter(e->dom);
         ssize_t rc = post(e, op);
+        gw_ofi_leave(e->dom);
         if (rc == -FI_EAGAIN)
             return;
         if (rc < 0) {
