@@ -38,8 +38,8 @@ GW_TEST(api, device_whose_name_cannot_be_sent_is_refused)
     for (unsigned i = 0; i < 4; i++) {
         struct gw_device_desc device = {.struct_bytes = sizeof(device),
                                         .name = odd[i],
-                                        .save = pair.src->devices.list[0].save,
-                                        .load = pair.tgt->devices.list[0].load};
+                                        .save = pair.src->devices.list[1].save,
+                                        .load = pair.tgt->devices.list[1].load};
         struct gw_error err = GW_ERROR_INIT;
         GW_EXPECT_EQ(gw_source_add_device(pair.src, &device, &err), -EINVAL);
         expect_told(&err, -EINVAL, "printable");

@@ -127,23 +127,3 @@ GW_TEST(described_device, that_an_older_target_does_not_know_all_of_stays_until_
     GW_EXPECT_EQ(scene.there.packets, 77);
     end(&scene);
 }
-
-GW_TEST(described_device, early_state_is_refused_while_nothing_sends_it_early)
-{
-    static const struct gw_vmstate early = {
-        GW_VMSTATE_OF(struct nic),
-        .name = "nic",
-        .early_setup = true,
-    };
-    struct pair pair = {.device_value = 1};
-    struct nic nic = {0};
-    struct gw_vmstate_device dev = {sizeof(dev), &early, &nic, NULL, 0, NULL};
-    struct gw_device_desc desc;
-    struct gw_error err = GW_ERROR_INIT;
-    pair_add_block(&pair, "ram0", MIB, GW_BLOCK_ANON, 0);
-    pair_init(&pair);
-    GW_EXPECT_EQ(gw_vmstate_device_desc(&dev, &desc, &err), 0);
-    GW_EXPECT_EQ(gw_source_add_device(pair.src, &desc, &err), -EINVAL);
-    GW_EXPECT(strstr(err.message, "flags 0x1"));
-    pair_fini(&pair);
-}
