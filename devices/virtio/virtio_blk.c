@@ -334,14 +334,14 @@ static int load_held(struct gw_virtio *dev, struct gw_reader *r, struct gw_error
     struct gw_virtio_element *element;
     uint32_t queue = dev->queue_count > 1 ? gw_reader_be32(r) : 0;
     if (queue >= dev->queue_count)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "request",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "request",
                                 "of queue %" PRIu32 ", and there are %" PRIu32, queue,
                                 dev->queue_count);
     int rc = gw_virtio_element_load(dev, queue, r, &element, err);
     if (rc < 0)
         return rc;
     if (is_held(blk_of(dev), element)) {
-        rc = gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "request",
+        rc = gw_virtio_refuse(err, GW_VIRTIO_INVALID, "request",
                               "head %" PRIu32 " of queue %" PRIu32 " comes twice", element->head,
                               queue);
         gw_virtio_element_free(element);
@@ -355,11 +355,11 @@ static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err
 {
     for (;;) {
         uint8_t more = gw_reader_u8(r);
-        int rc = gw_virtio_took(dev, r, "request", err);
+        int rc = gw_virtio_took(r, "request", err);
         if (rc < 0 || more == 0)
             return rc;
         if (more != 1)
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "request",
+            return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "request",
                                     "%u in front of one, 1 or 0 are taken", more);
         rc = load_held(dev, r, err);
         if (rc < 0)

@@ -10,16 +10,15 @@
 
 /* ---- words ------------------------------------------------------------------------------------- */
 
-int gw_virtio_refuse(const struct gw_virtio *dev, struct gw_error *err, int fault,
-                     const char *field, const char *format, ...)
+/* Whoever reads the section names the device. */
+int gw_virtio_refuse(struct gw_error *err, int fault, const char *field, const char *format, ...)
 {
     char what[200];
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof(what), format, args);
     va_end(args);
-    return gw_error_set(err, fault, GW_CODE_DEVICE, "device '%.64s': field '%s': %s", dev->name,
-                        field, what);
+    return gw_error_set(err, fault, GW_CODE_DEVICE, "field '%s': %s", field, what);
 }
 
 void gw_virtio_log(const struct gw_virtio *dev, const char *format, ...)

@@ -26,7 +26,7 @@ static int save_image(const struct gw_virtio *dev, const struct gw_virtio_elemen
 {
     struct image *image = calloc(1, sizeof(*image));
     if (!image)
-        return gw_virtio_refuse(dev, err, -ENOMEM, "element", "no memory for its image");
+        return gw_virtio_refuse(err, -ENOMEM, "element", "no memory for its image");
     image->index = element->head;
     image->in_num = element->in_count;
     image->out_num = element->out_count;
@@ -76,12 +76,12 @@ static int check_counts(const struct gw_virtio *dev, uint32_t queue, uint32_t in
     uint32_t num = dev->queues[queue].num;
     if (in_count > num || out_count > num || in_count + out_count > num ||
         in_count + out_count == 0)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "element",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                                 "%" PRIu32 " buffers in, %" PRIu32 " out; 1 to %" PRIu32
                                 " fit the ring",
                                 in_count, out_count, num);
     if (head >= num)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "element",
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "element",
                                 "head %" PRIu32 " in a ring of %" PRIu32, head, num);
     return 0;
 }
@@ -91,11 +91,11 @@ static int check_segment(const struct gw_virtio *dev, uint64_t address, uint64_t
                          uint64_t *total, struct gw_error *err)
 {
     if (bytes == 0 || bytes > UINT32_MAX || *total + bytes > UINT64_C(1) << 32)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "element",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                                 "a buffer of %" PRIu64 " bytes, after %" PRIu64, bytes, *total);
     *total += bytes;
     if (address > UINT64_MAX - bytes || !dev->host.map(dev->host.opaque, address, bytes))
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "element",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                                 "%" PRIu64 " bytes at 0x%" PRIx64 " are not guest memory", bytes,
                                 address);
     return 0;
@@ -121,20 +121,20 @@ static int new_element(const struct gw_virtio *dev, uint32_t queue, uint32_t in_
         return rc;
     *element = gw_virtio_element_new(in_count, out_count);
     if (!*element)
-        return gw_virtio_refuse(dev, err, -ENOMEM, "element", "no memory");
+        return gw_virtio_refuse(err, -ENOMEM, "element", "no memory");
     (*element)->queue = queue;
     (*element)->head = head;
     return 0;
 }
 
 /* Lengths of the image are 64 bits wide, a request's are not. */
-static int check_image(const struct gw_virtio *dev, const struct image *image, struct gw_error *err)
+static int check_image(const struct image *image, struct gw_error *err)
 {
     for (uint32_t i = 0; i < image->in_num + image->out_num; i++) {
         uint64_t bytes =
             i < image->in_num ? image->in[i].bytes : image->out[i - image->in_num].bytes;
         if (bytes > UINT32_MAX)
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "element",
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                                     "a buffer of %" PRIu64 " bytes", bytes);
     }
     return 0;
@@ -145,7 +145,7 @@ static int unpack_image(const struct gw_virtio *dev, uint32_t queue, const struc
 {
     int rc = new_element(dev, queue, image->in_num, image->out_num, image->index, element, err);
     if (rc == 0)
-        rc = check_image(dev, image, err);
+        rc = check_image(image, err);
     if (rc < 0)
         return rc;
     struct gw_virtio_segment *segment = (*element)->segments;
@@ -162,10 +162,10 @@ static int load_image(const struct gw_virtio *dev, uint32_t queue, struct gw_rea
 {
     struct image *image = malloc(sizeof(*image));
     if (!image)
-        return gw_virtio_refuse(dev, err, -ENOMEM, "element", "no memory for its image");
+        return gw_virtio_refuse(err, -ENOMEM, "element", "no memory for its image");
     gw_reader_bytes(r, image, sizeof(*image));
     uint32_t descs = gw_virtio_offers(dev, GW_VIRTIO_F_RING_PACKED) ? gw_reader_be32(r) : 0;
-    int rc = gw_virtio_took(dev, r, "element", err);
+    int rc = gw_virtio_took(r, "element", err);
     if (rc == 0)
         rc = unpack_image(dev, queue, image, element, err);
     if (rc == 0)
@@ -179,7 +179,7 @@ static int load_own(const struct gw_virtio *dev, uint32_t queue, struct gw_reade
 {
     uint32_t head = gw_reader_be16(r), in_count = gw_reader_be16(r), out_count = gw_reader_be16(r);
     uint32_t descs = gw_reader_be32(r);
-    int rc = gw_virtio_took(dev, r, "element", err);
+    int rc = gw_virtio_took(r, "element", err);
     if (rc == 0)
         rc = new_element(dev, queue, in_count, out_count, head, element, err);
     if (rc < 0)
@@ -189,7 +189,7 @@ static int load_own(const struct gw_virtio *dev, uint32_t queue, struct gw_reade
         (*element)->segments[i].address = gw_reader_be64(r);
         (*element)->segments[i].bytes = gw_reader_be32(r);
     }
-    return gw_virtio_took(dev, r, "element", err);
+    return gw_virtio_took(r, "element", err);
 }
 
 int gw_virtio_element_load(const struct gw_virtio *dev, uint32_t queue, struct gw_reader *r,
@@ -201,7 +201,7 @@ int gw_virtio_element_load(const struct gw_virtio *dev, uint32_t queue, struct g
     if (rc == 0)
         rc = check_segments(dev, fresh, err);
     if (rc == 0 && fresh->descs > dev->queues[queue].num)
-        rc = gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "element",
+        rc = gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                               "%" PRIu32 " descriptors in a ring of %" PRIu32, fresh->descs,
                               dev->queues[queue].num);
     if (rc < 0) {

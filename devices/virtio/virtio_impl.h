@@ -115,9 +115,9 @@ struct gw_virtio {
 
 int gw_virtio_init(struct gw_virtio *dev, const struct gw_virtio_config *config,
                    struct gw_error *err);
-/* "device 'x': field 'f': ..." Return: @fault. */
-int gw_virtio_refuse(const struct gw_virtio *dev, struct gw_error *err, int fault,
-                     const char *field, const char *format, ...) GW_PRINTF(5, 6);
+/* "field 'f': ..." Return: @fault. */
+int gw_virtio_refuse(struct gw_error *err, int fault, const char *field, const char *format, ...)
+    GW_PRINTF(4, 5);
 void gw_virtio_log(const struct gw_virtio *dev, const char *format, ...) GW_PRINTF(2, 3);
 void gw_virtio_reset_quietly(struct gw_virtio *dev); /* its line stays as it is */
 /* Has the guest taken this feature? 1, 0, or GW_VIRTIO_TOO_EARLY. */
@@ -142,8 +142,7 @@ int gw_virtio_save(struct gw_virtio *dev, struct gw_writer *w, struct gw_error *
 int gw_virtio_load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err);
 void gw_virtio_load_failed(void *opaque);
 /* After reading: was it there? */
-int gw_virtio_took(const struct gw_virtio *dev, const struct gw_reader *r, const char *field,
-                   struct gw_error *err);
+int gw_virtio_took(const struct gw_reader *r, const char *field, struct gw_error *err);
 extern const struct gw_vmstate gw_virtio_subsections, gw_virtio_shape_vmsd;
 bool gw_virtio_sends_features(const void *dev);
 int gw_virtio_settle(struct gw_virtio *dev, struct gw_error *err);

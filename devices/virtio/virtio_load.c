@@ -9,12 +9,11 @@
 
 #define CONFIG_BYTES_MAX (64u << 10)
 
-int gw_virtio_took(const struct gw_virtio *dev, const struct gw_reader *r, const char *field,
-                   struct gw_error *err)
+int gw_virtio_took(const struct gw_reader *r, const char *field, struct gw_error *err)
 {
     if (gw_reader_error(r) == 0)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_EOF, field, "the state ends too early");
+    return gw_virtio_refuse(err, GW_VIRTIO_EOF, field, "the state ends too early");
 }
 
 /* The source's may be longer or shorter: what it has more is dropped, what it has less stays. */
@@ -22,13 +21,13 @@ static int load_device_config(struct gw_virtio *dev, struct gw_reader *r, struct
 {
     uint32_t bytes = gw_reader_be32(r);
     if (bytes > CONFIG_BYTES_MAX)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "config_len", "%" PRId32 ", at most %u",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "config_len", "%" PRId32 ", at most %u",
                                 (int32_t)bytes, CONFIG_BYTES_MAX);
     uint32_t kept = bytes < dev->config_bytes ? bytes : dev->config_bytes;
     gw_reader_bytes(r, dev->config, kept);
     for (uint32_t at = kept; at < bytes && gw_reader_error(r) == 0; at++)
         gw_reader_u8(r);
-    return gw_virtio_took(dev, r, "config", err);
+    return gw_virtio_took(r, "config", err);
 }
 
 static int load_common(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
@@ -37,11 +36,11 @@ static int load_common(struct gw_virtio *dev, struct gw_reader *r, struct gw_err
     dev->isr = gw_reader_u8(r);
     dev->queue_sel = gw_reader_be16(r);
     if (dev->queue_sel >= GW_VIRTIO_QUEUES_MAX)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "queue_sel", "%u, at most %u",
-                                dev->queue_sel, GW_VIRTIO_QUEUES_MAX - 1);
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue_sel", "%u, at most %u", dev->queue_sel,
+                                GW_VIRTIO_QUEUES_MAX - 1);
     /* Not checked, and only the low half: nobody may build on it yet. */
     dev->guest_features = dev->low_features = gw_reader_be32(r);
-    int rc = gw_virtio_took(dev, r, "guest_features", err);
+    int rc = gw_virtio_took(r, "guest_features", err);
     return rc < 0 ? rc : load_device_config(dev, r, err);
 }
 
@@ -51,20 +50,20 @@ static int check_queue(const struct gw_virtio *dev, unsigned n, struct gw_error 
     char field[32];
     snprintf(field, sizeof(field), "queues[%u]", n);
     if (vq->num > vq->num_max)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", at most %u",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", at most %u",
                                 vq->num, vq->num_max);
     /* Whether it is a packed ring's, which may be of any size, is not known yet. */
     if ((vq->num & (vq->num - 1)) != 0 && !gw_virtio_offers(dev, GW_VIRTIO_F_RING_PACKED))
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field,
-                                "num is %" PRIu32 ", no power of two", vq->num);
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", no power of two",
+                                vq->num);
     bool is_used = vq->num > 0 && vq->desc != 0;
     bool is_aligned = vq->align > 0 && (vq->align & (vq->align - 1)) == 0;
     if (vq->align > 1u << 20 || (!is_aligned && (is_used || vq->align != 0)))
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field,
                                 "align is %" PRIu32 ", a power of two up to 1048576 is taken",
                                 vq->align);
     if (vq->desc == 0 && vq->last_avail != 0)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                 "last_avail_idx is %u without a ring", vq->last_avail);
     return 0;
 }
@@ -77,7 +76,7 @@ static int load_queue(struct gw_virtio *dev, unsigned n, struct gw_reader *r, st
         vq->align = gw_reader_be32(r);
     vq->desc = gw_reader_be64(r);
     vq->last_avail = gw_reader_be16(r);
-    int rc = gw_virtio_took(dev, r, "queues", err);
+    int rc = gw_virtio_took(r, "queues", err);
     if (rc == 0)
         rc = check_queue(dev, n, err);
     if (rc == 0 && dev->bus->load_queue)
@@ -88,14 +87,14 @@ static int load_queue(struct gw_virtio *dev, unsigned n, struct gw_reader *r, st
 static int load_queues(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
 {
     uint32_t count = gw_reader_be32(r);
-    int rc = gw_virtio_took(dev, r, "queue_count", err);
+    int rc = gw_virtio_took(r, "queue_count", err);
     if (rc < 0)
         return rc;
     if (count > GW_VIRTIO_QUEUES_MAX)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "queue_count", "%" PRIu32 ", at most %u",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue_count", "%" PRIu32 ", at most %u",
                                 count, GW_VIRTIO_QUEUES_MAX);
     if (count > dev->queue_count)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_MISMATCH, "queue_count",
+        return gw_virtio_refuse(err, GW_VIRTIO_MISMATCH, "queue_count",
                                 "%" PRIu32 ", and this device has %" PRIu32, count,
                                 dev->queue_count);
     for (unsigned n = 0; n < count && rc == 0; n++)
@@ -112,6 +111,8 @@ static int load_part(const struct gw_virtio *dev, const struct gw_vmstate *vmsd,
         return 0;
     struct gw_vmstate_device part = dev->section;
     part.vmsd = vmsd;
+    part.name = NULL; /* errors have the section's name already */
+    part.machine = NULL;
     part.opaque = opaque;
     return gw_vmstate_load(&part, r, vmsd->version_id, err);
 }

@@ -348,9 +348,9 @@ static int load_config(struct gw_virtio *dev, struct gw_reader *r, struct gw_err
     mmio->guest_select = gw_reader_be32(r);
     mmio->page_shift = gw_reader_be32(r);
     if (mmio->page_shift > 31)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "guest_page_shift",
-                                "%" PRIu32 ", at most 31", mmio->page_shift);
-    return gw_virtio_took(dev, r, "guest_page_shift", err);
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "guest_page_shift", "%" PRIu32 ", at most 31",
+                                mmio->page_shift);
+    return gw_virtio_took(r, "guest_page_shift", err);
 }
 
 static int state_came(void *opaque, uint32_t version_id, struct gw_error *err)
@@ -360,11 +360,13 @@ static int state_came(void *opaque, uint32_t version_id, struct gw_error *err)
     for (unsigned n = 0; n < GW_VIRTIO_QUEUES_MAX; n++) {
         const struct mmio_queue *mine = &mmio->queues[n];
         const struct gw_virtio *dev = mmio->dev;
-        if (mine->num > dev->queues[n].num_max || mine->enabled > 1 ||
-            (mine->enabled && mine->num == 0))
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "mmio queue",
-                                    "number %u: num %u of at most %" PRIu32 ", enabled %u", n,
-                                    mine->num, dev->queues[n].num_max, mine->enabled);
+        if (mine->num > dev->queues[n].num_max)
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue",
+                                    "num %u of number %u, at most %" PRIu32, mine->num, n,
+                                    dev->queues[n].num_max);
+        if (mine->enabled > 1 || (mine->enabled && mine->num == 0))
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue", "number %u: enabled %u, num %u",
+                                    n, mine->enabled, mine->num);
     }
     return 0;
 }

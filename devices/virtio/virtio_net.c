@@ -101,11 +101,11 @@ static int put_waiting(const void *member, size_t bytes, struct gw_writer *w, st
 static int check_pairs(const struct net *net, struct gw_error *err)
 {
     if (net->max_pairs != net->own_pairs)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_MISMATCH, "max_queue_pairs",
-                                "%u, and %u here", net->max_pairs, net->own_pairs);
+        return gw_virtio_refuse(err, GW_VIRTIO_MISMATCH, "max_queue_pairs", "%u, and %u here",
+                                net->max_pairs, net->own_pairs);
     if (net->pairs > net->own_pairs)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_RANGE, "curr_queue_pairs",
-                                "%u, at most %u", net->pairs, net->own_pairs);
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "curr_queue_pairs", "%u, at most %u",
+                                net->pairs, net->own_pairs);
     return 0;
 }
 
@@ -134,9 +134,8 @@ static int check_rss_table(const struct net *net, struct gw_error *err)
 {
     for (unsigned i = 0; i < net->rss_count; i++) {
         if (net->rss_table[i] >= net->own_pairs)
-            return gw_virtio_refuse(net->dev, err, GW_VIRTIO_RANGE, "rss table",
-                                    "entry %u is queue %u of %u", i, net->rss_table[i],
-                                    net->own_pairs);
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "rss table", "entry %u is queue %u of %u",
+                                    i, net->rss_table[i], net->own_pairs);
     }
     return 0;
 }
@@ -147,17 +146,16 @@ static int rss_came(void *opaque, uint32_t version_id, struct gw_error *err)
     (void)version_id;
     uint32_t count = net->rss_count;
     if (net->rss_enabled > 1 || net->rss_redirect > 1 || net->rss_hash > 1)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_INVALID, "rss",
-                                "flags %u, %u, %u are not 0 or 1", net->rss_enabled,
-                                net->rss_redirect, net->rss_hash);
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "rss", "flags %u, %u, %u are not 0 or 1",
+                                net->rss_enabled, net->rss_redirect, net->rss_hash);
     if (count == 0 || (count & (count - 1)) != 0)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_RANGE, "rss indirections_len",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "rss indirections_len",
                                 "%" PRIu32 ", a power of two is taken", count);
     if (net->rss_default >= net->own_pairs)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_RANGE, "rss default_queue", "%u of %u",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "rss default_queue", "%u of %u",
                                 net->rss_default, net->own_pairs);
     if (net->rss_types & ~net->hash_types)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_RANGE, "rss hash_types",
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "rss hash_types",
                                 "0x%" PRIx32 ", of which 0x%" PRIx32 " can be had here",
                                 net->rss_types, net->hash_types);
     return check_rss_table(net, err);
@@ -191,10 +189,10 @@ static void drop_macs(struct net *net)
 static int check_back_end(const struct net *net, struct gw_error *err)
 {
     if (net->has_vnet_hdr && !net->can_vnet_hdr)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_MISMATCH, "has_vnet_hdr",
+        return gw_virtio_refuse(err, GW_VIRTIO_MISMATCH, "has_vnet_hdr",
                                 "the guest uses headers that the back end here does not take");
     if (net->has_ufo && !net->can_ufo)
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_MISMATCH, "has_ufo",
+        return gw_virtio_refuse(err, GW_VIRTIO_MISMATCH, "has_ufo",
                                 "the guest uses UFO, which the back end here cannot do");
     return 0;
 }
@@ -205,7 +203,7 @@ static int part_came(void *opaque, uint32_t version_id, struct gw_error *err)
     (void)version_id;
     drop_macs(net);
     if (has_offloads(net, 0) && (net->guest_offloads & ~net->offloads))
-        return gw_virtio_refuse(net->dev, err, GW_VIRTIO_FEATURES, "curr_guest_offloads",
+        return gw_virtio_refuse(err, GW_VIRTIO_FEATURES, "curr_guest_offloads",
                                 "0x%" PRIx64 ", of which 0x%" PRIx64 " can be had here",
                                 net->guest_offloads, net->offloads);
     if (!has_offloads(net, 0))

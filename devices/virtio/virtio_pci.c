@@ -115,7 +115,7 @@ static int check_config(const struct gw_virtio *dev, const uint8_t *image, struc
     const struct pci *pci = pci_of(dev);
     for (uint32_t at = 0; at < pci->config_bytes; at++) {
         if ((image[at] ^ pci->fresh[at]) & pci->check[at]) {
-            int rc = gw_virtio_refuse(dev, err, GW_VIRTIO_MISMATCH, "pci config",
+            int rc = gw_virtio_refuse(err, GW_VIRTIO_MISMATCH, "pci config",
                                       "byte 0x%" PRIx32 " is 0x%02x, and 0x%02x here, of which "
                                       "0x%02x must be the same",
                                       at, image[at], pci->fresh[at], pci->check[at]);
@@ -132,10 +132,10 @@ static int load_pins(struct gw_virtio *dev, struct gw_reader *r, struct gw_error
     for (unsigned i = 0; i < PCI_PINS; i++) {
         pci->pins[i] = gw_reader_be32(r);
         if (pci->pins[i] > 1)
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "pci pin",
-                                    "level of pin %c is %" PRIu32, (char)('A' + i), pci->pins[i]);
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "pci pin", "level of pin %c is %" PRIu32,
+                                    (char)('A' + i), pci->pins[i]);
     }
-    return gw_virtio_took(dev, r, "pci pin", err);
+    return gw_virtio_took(r, "pci pin", err);
 }
 
 static int load_function(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
@@ -144,10 +144,10 @@ static int load_function(struct gw_virtio *dev, struct gw_reader *r, struct gw_e
     uint8_t image[PCI_BYTES_MAX];
     uint32_t version = gw_reader_be32(r);
     if (version > PCI_VERSION)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "pci version",
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "pci version",
                                 "%" PRId32 ", 0 to %u are taken", (int32_t)version, PCI_VERSION);
     gw_reader_bytes(r, image, pci->config_bytes);
-    int rc = gw_virtio_took(dev, r, "pci config", err);
+    int rc = gw_virtio_took(r, "pci config", err);
     if (rc == 0)
         rc = check_config(dev, image, err);
     if (rc < 0)
@@ -163,7 +163,7 @@ static int check_vector(const struct gw_virtio *dev, const char *field, uint16_t
     const struct pci *pci = pci_of(dev);
     if (vector == GW_VIRTIO_NO_VECTOR || vector < pci->vectors)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field, "vector %u of %" PRIu32, vector,
+    return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "vector %u of %" PRIu32, vector,
                             pci->vectors);
 }
 
@@ -173,11 +173,11 @@ static int load_messages(struct gw_virtio *dev, struct gw_reader *r, struct gw_e
     gw_reader_bytes(r, pci->table, (size_t)pci->vectors * MSIX_ENTRY_BYTES);
     gw_reader_bytes(r, pci->pending, pending_bytes(pci));
     dev->config_vector = gw_reader_be16(r);
-    int rc = gw_virtio_took(dev, r, "config_vector", err);
+    int rc = gw_virtio_took(r, "config_vector", err);
     if (rc < 0)
         return rc;
     if (pci->vectors % 8 != 0 && pci->pending[pci->vectors / 8] >> pci->vectors % 8 != 0)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "msix pending",
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "msix pending",
                                 "bits beyond the last vector are set");
     return check_vector(dev, "config_vector", dev->config_vector, err);
 }
@@ -193,7 +193,7 @@ static int load_queue(struct gw_virtio *dev, unsigned n, struct gw_reader *r, st
     if (pci_of(dev)->vectors == 0)
         return 0;
     dev->queues[n].vector = gw_reader_be16(r);
-    int rc = gw_virtio_took(dev, r, "queue vector", err);
+    int rc = gw_virtio_took(r, "queue vector", err);
     return rc < 0 ? rc : check_vector(dev, "queue vector", dev->queues[n].vector, err);
 }
 
@@ -206,11 +206,13 @@ static int modern_came(void *opaque, uint32_t version_id, struct gw_error *err)
     (void)version_id;
     for (unsigned n = 0; n < GW_VIRTIO_QUEUES_MAX; n++) {
         const struct pci_queue *mine = &pci->queues[n];
-        if (mine->num > dev->queues[n].num_max || mine->enabled > 1 ||
-            (mine->enabled && mine->num == 0))
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, "modern_state",
-                                    "queue %u: num %u of at most %" PRIu32 ", enabled %u", n,
-                                    mine->num, dev->queues[n].num_max, mine->enabled);
+        if (mine->num > dev->queues[n].num_max)
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue",
+                                    "num %u of number %u, at most %" PRIu32, mine->num, n,
+                                    dev->queues[n].num_max);
+        if (mine->enabled > 1 || (mine->enabled && mine->num == 0))
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, "queue", "number %u: enabled %u, num %u",
+                                    n, mine->enabled, mine->num);
     }
     return 0;
 }

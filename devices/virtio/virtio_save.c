@@ -48,6 +48,8 @@ static int save_part(const struct gw_virtio *dev, const struct gw_vmstate *vmsd,
         return 0;
     struct gw_vmstate_device part = dev->section;
     part.vmsd = vmsd;
+    part.name = NULL; /* errors have the section's name already */
+    part.machine = NULL;
     part.opaque = opaque;
     return gw_vmstate_save(&part, w, err);
 }

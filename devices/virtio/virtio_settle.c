@@ -25,7 +25,7 @@ static int settle_features(struct gw_virtio *dev, struct gw_error *err)
     /* The source sends the upper half if its device offers any of it. */
     gw_virtio_set_features(dev, want);
     if (want & ~offered)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_FEATURES, "guest_features",
+        return gw_virtio_refuse(err, GW_VIRTIO_FEATURES, "guest_features",
                                 "the guest has taken 0x%" PRIx64 ", 0x%" PRIx64
                                 " is offered here: 0x%" PRIx64 " is missing",
                                 want, offered, want & ~offered);
@@ -38,7 +38,7 @@ static int settle_features(struct gw_virtio *dev, struct gw_error *err)
 static int settle_endian(struct gw_virtio *dev, struct gw_error *err)
 {
     if (is_modern(dev) && dev->endian == GW_VIRTIO_BIG)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "device_endian",
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "device_endian",
                                 "big, and the guest has taken version 1, which is little");
     if (dev->endian == GW_VIRTIO_ENDIAN_UNKNOWN)
         dev->endian = is_modern(dev) ? GW_VIRTIO_LITTLE : dev->default_endian;
@@ -47,12 +47,12 @@ static int settle_endian(struct gw_virtio *dev, struct gw_error *err)
 
 /* ---- rings ------------------------------------------------------------------------------------- */
 
-static int overflows(const struct gw_virtio *dev, const char *field, const char *what,
-                     uint64_t address, uint64_t bytes, struct gw_error *err)
+static int overflows(const char *field, const char *what, uint64_t address, uint64_t bytes,
+                     struct gw_error *err)
 {
     if (address <= UINT64_MAX - bytes)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field,
+    return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field,
                             "%s at 0x%" PRIx64 " and %" PRIu64 " bytes of it overflow", what,
                             address, bytes);
 }
@@ -60,28 +60,27 @@ static int overflows(const struct gw_virtio *dev, const char *field, const char 
 static int check_addresses(const struct gw_virtio *dev, const struct gw_virtqueue *vq,
                            const char *field, struct gw_error *err)
 {
-    int rc = overflows(dev, field, "desc", vq->desc, UINT64_C(16) * vq->num, err);
+    int rc = overflows(field, "desc", vq->desc, UINT64_C(16) * vq->num, err);
     if (rc == 0)
-        rc = overflows(dev, field, "avail", vq->avail, gw_virtqueue_avail_bytes(dev, vq), err);
+        rc = overflows(field, "avail", vq->avail, gw_virtqueue_avail_bytes(dev, vq), err);
     if (rc == 0)
-        rc = overflows(dev, field, "used", vq->used, gw_virtqueue_used_bytes(dev, vq), err);
+        rc = overflows(field, "used", vq->used, gw_virtqueue_used_bytes(dev, vq), err);
     if (rc == 0 && !is_modern(dev) && vq->used < vq->avail) /* rounding up went round */
-        rc = overflows(dev, field, "used", vq->avail, UINT64_MAX, err);
+        rc = overflows(field, "used", vq->avail, UINT64_MAX, err);
     return rc;
 }
 
-static int check_packed(const struct gw_virtio *dev, const struct gw_virtqueue *vq,
-                        const char *field, struct gw_error *err)
+static int check_packed(const struct gw_virtqueue *vq, const char *field, struct gw_error *err)
 {
     if (vq->last_avail >= vq->num || vq->used_idx >= vq->num)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                 "last_avail_idx %u, used_idx %u in a ring of %" PRIu32,
                                 vq->last_avail, vq->used_idx, vq->num);
     if (vq->inuse > vq->num)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                 "inuse %" PRIu32 " in a ring of %" PRIu32, vq->inuse, vq->num);
     if (vq->last_avail_wrap > 1 || vq->used_wrap > 1)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                 "wrap counters %u and %u are not 0 or 1", vq->last_avail_wrap,
                                 vq->used_wrap);
     return 0;
@@ -108,7 +107,7 @@ static int settle_split(struct gw_virtio *dev, struct gw_virtqueue *vq, const ch
     vq->inuse = (uint16_t)(vq->last_avail - vq->used_idx);
     if (vq->inuse <= vq->num)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+    return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                             "last_avail_idx %u is %" PRIu32 " ahead of used_idx %u, of %" PRIu32,
                             vq->last_avail, vq->inuse, vq->used_idx, vq->num);
 }
@@ -120,7 +119,7 @@ static int check_held(const struct gw_virtio *dev, unsigned n, const char *field
     const struct gw_virtqueue *vq = &dev->queues[n];
     if (held <= vq->inuse || dev->broken)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+    return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                             "%" PRIu32 " requests are in flight, and %" PRIu32 " were taken", held,
                             vq->inuse);
 }
@@ -129,14 +128,14 @@ static int settle_addresses(struct gw_virtio *dev, struct gw_virtqueue *vq, cons
                             struct gw_error *err)
 {
     if (vq->num == 0)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field, "a ring without entries");
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field, "a ring without entries");
     if (!is_packed(dev) && (vq->num & (vq->num - 1)) != 0)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field,
-                                "num is %" PRIu32 ", no power of two", vq->num);
+        return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", no power of two",
+                                vq->num);
     if (!is_modern(dev))
         gw_virtqueue_derive(dev, vq);
     else if (!(dev->came & GW_VIRTIO_CAME_QUEUES))
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_MISSING, field,
+        return gw_virtio_refuse(err, GW_VIRTIO_MISSING, field,
                                 "the guest has taken version 1, and 'virtio/virtqueues' did not "
                                 "come");
     return check_addresses(dev, vq, field, err);
@@ -150,13 +149,13 @@ static int settle_ring(struct gw_virtio *dev, unsigned n, struct gw_error *err)
     if (vq->desc == 0) {
         vq->inuse = 0;
         if (vq->last_avail != 0 && !is_packed(dev)) /* the packed part has it too */
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field,
+            return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                     "last_avail_idx is %u without a ring", vq->last_avail);
         return check_held(dev, n, field, err);
     }
     int rc = settle_addresses(dev, vq, field, err);
     if (rc == 0 && is_packed(dev))
-        rc = check_packed(dev, vq, field, err);
+        rc = check_packed(vq, field, err);
     if (rc < 0)
         return rc;
     if (!gw_virtqueue_is_mapped(dev, vq)) {
@@ -179,7 +178,7 @@ int gw_virtio_settle(struct gw_virtio *dev, struct gw_error *err)
         return rc;
     if (is_packed(dev) && !(dev->came & GW_VIRTIO_CAME_PACKED))
         return gw_virtio_refuse(
-            dev, err, GW_VIRTIO_MISSING, "packed_virtqueues",
+            err, GW_VIRTIO_MISSING, "packed_virtqueues",
             "the guest has taken packed rings, and 'virtio/packed_virtqueues' did not come");
     /* A legacy driver may kick before it says that it is there. */
     bool is_started = dev->started || (dev->status & GW_VIRTIO_S_DRIVER_OK);

@@ -10,12 +10,11 @@
 #define SUBSECTION(text)                                                                           \
     GW_VMSTATE_OF(struct gw_virtio), .name = (text), .version_id = 1, .minimum_version_id = 1
 
-static int check_flag(const struct gw_virtio *dev, const char *field, uint8_t value,
-                      struct gw_error *err)
+static int check_flag(const char *field, uint8_t value, struct gw_error *err)
 {
     if (value <= 1)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, field, "%u is neither 0 nor 1", value);
+    return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field, "%u is neither 0 nor 1", value);
 }
 
 /* ---- byte order -------------------------------------------------------------------------------- */
@@ -33,7 +32,7 @@ static int endian_came(void *opaque, uint32_t version_id, struct gw_error *err)
     (void)version_id;
     if (dev->endian == GW_VIRTIO_LITTLE || dev->endian == GW_VIRTIO_BIG)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "device_endian",
+    return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "device_endian",
                             "%u is neither little (1) nor big (2)", dev->endian);
 }
 
@@ -58,7 +57,7 @@ static int features_came(void *opaque, uint32_t version_id, struct gw_error *err
     dev->came |= GW_VIRTIO_CAME_FEATURES;
     if ((dev->guest_features & UINT32_MAX) == dev->low_features)
         return 0;
-    return gw_virtio_refuse(dev, err, GW_VIRTIO_INVALID, "64bit_features",
+    return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "64bit_features",
                             "its low half is 0x%" PRIx64 ", and 0x%" PRIx64 " came before",
                             dev->guest_features & UINT32_MAX, dev->low_features);
 }
@@ -122,7 +121,7 @@ static int sizes_came(void *opaque, uint32_t version_id, struct gw_error *err)
         char field[40];
         snprintf(field, sizeof(field), "ringsize[%u]", n);
         if (vq->num_default > vq->num_max)
-            return gw_virtio_refuse(dev, err, GW_VIRTIO_RANGE, field, "%" PRIu32 ", at most %u",
+            return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "%" PRIu32 ", at most %u",
                                     vq->num_default, vq->num_max);
     }
     return 0;
@@ -154,7 +153,7 @@ static int broken_came(void *opaque, uint32_t version_id, struct gw_error *err)
 {
     const struct gw_virtio *dev = opaque;
     (void)version_id;
-    return check_flag(dev, "broken", dev->broken, err);
+    return check_flag("broken", dev->broken, err);
 }
 
 static bool sends_started(const void *opaque)
@@ -166,7 +165,7 @@ static int started_came(void *opaque, uint32_t version_id, struct gw_error *err)
 {
     const struct gw_virtio *dev = opaque;
     (void)version_id;
-    return check_flag(dev, "started", dev->started, err);
+    return check_flag("started", dev->started, err);
 }
 
 static bool sends_disabled(const void *opaque)
@@ -178,7 +177,7 @@ static int disabled_came(void *opaque, uint32_t version_id, struct gw_error *err
 {
     const struct gw_virtio *dev = opaque;
     (void)version_id;
-    return check_flag(dev, "disabled", dev->disabled, err);
+    return check_flag("disabled", dev->disabled, err);
 }
 
 static const struct gw_vmstate broken_vmsd = {
@@ -212,6 +211,8 @@ static struct gw_vmstate_device extra_device(struct gw_virtio *dev)
 {
     struct gw_vmstate_device extra = dev->section;
     extra.vmsd = dev->bus->extra;
+    extra.name = NULL; /* errors have the section's name already */
+    extra.machine = NULL;
     extra.opaque = dev->bus_state;
     return extra;
 }
@@ -230,13 +231,13 @@ static int get_extra(void *member, size_t bytes, struct gw_reader *r, uint32_t v
     (void)bytes;
     (void)version_id;
     if (!dev->bus->extra)
-        return gw_virtio_refuse(dev, err, GW_VIRTIO_UNKNOWN, "extra_state",
+        return gw_virtio_refuse(err, GW_VIRTIO_UNKNOWN, "extra_state",
                                 "the transport '%s' has none here", dev->bus->name);
     struct gw_vmstate_device extra = extra_device(dev);
     return gw_vmstate_load(&extra, r, dev->bus->extra->version_id, err);
 }
 
-static const struct gw_vmcodec extra_codec = {"virtio extra state", put_extra, get_extra};
+static const struct gw_vmcodec extra_codec = {"extra", put_extra, get_extra};
 static const struct gw_vmstate extra_vmsd = {
     SUBSECTION("virtio/extra_state"),
     .needed = sends_extra,

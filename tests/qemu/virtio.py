@@ -242,8 +242,7 @@ def drive_blk(guest, device, features, num=16):
 def blk_held(guest, monitor, device, features):
     """One request fails at the host: the machine stops, and the request is held."""
     ring = drive_blk(guest, device, features)
-    ring.offer([struct.pack("<IIQ", 0, 0, 64)], [256])  # sector 64 fails; its status goes in the same buffer
-    ring.guest.write(ring.desc + 16 * 7, struct.pack("<QIHH", ring.buffers + 0xE00, 513, 2, 0))
+    read_sector(ring, 64)  # which fails
     ring.kick()
     until = time.monotonic() + PATIENCE_S
     while monitor("query-status")["status"] != "io-error":

@@ -202,6 +202,7 @@ static inline void rig_fini(struct virtio_rig *rig)
 {
     gw_virtio_free(rig->dev);
     free(rig->memory);
+    *rig = (struct virtio_rig){.err = GW_ERROR_INIT};
 }
 
 /* ---- bytes ------------------------------------------------------------------------------------- */
