@@ -34,7 +34,8 @@ function(gw_test_program name label)
   add_executable(${name} ${arg_SOURCES} $<TARGET_OBJECTS:gw_test_shim>)
   gw_compile(${name})
   set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX CROSSCOMPILING_EMULATOR "${test_launcher}")
-  target_link_libraries(${name} PRIVATE godwit_static gw::jansson GTest::gtest gw::link_options m)
+  # tests/support/vendor*.c speaks to devices/vfio.
+  target_link_libraries(${name} PRIVATE godwit_vfio godwit_static gw::jansson GTest::gtest gw::link_options m)
   target_compile_definitions(${name} PRIVATE GW_TEST_GODWIT="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/godwit"
                                              GW_TEST_SOURCE="${PROJECT_SOURCE_DIR}")
   # DISABLED_ marks what only another test runs, by name (tests/unit/shim).
@@ -55,6 +56,7 @@ endif()\n")
 endfunction()
 
 file(GLOB unit_rooms CONFIGURE_DEPENDS LIST_DIRECTORIES true ${CMAKE_CURRENT_SOURCE_DIR}/unit/*)
+list(REMOVE_ITEM unit_rooms ${CMAKE_CURRENT_SOURCE_DIR}/unit/devices)
 foreach(dir IN LISTS unit_rooms)
   cmake_path(GET dir FILENAME room)
   gw_glob(sources tests/unit/${room}/*_test.c tests/unit/${room}/*/*_test.c)
@@ -63,6 +65,15 @@ endforeach()
 if(TARGET unit-tools)
   target_sources(unit-tools PRIVATE $<TARGET_OBJECTS:gw_tools>)
 endif()
+
+# A device's tests are a program of its own: tests/unit/devices/<name>*_test.c -> unit-<name>.
+foreach(device IN LISTS devices)
+  gw_glob(sources tests/unit/devices/${device}*_test.c)
+  gw_test_program(unit-${device} unit TIMEOUT 120 SOURCES ${sources})
+  if(TARGET unit-${device})
+    target_link_libraries(unit-${device} PRIVATE godwit_${device})
+  endif()
+endforeach()
 
 # End to end tests have processes, threads and clocks of their own: one at a time, the machine to itself.
 foreach(label contract rules)
