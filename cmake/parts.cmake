@@ -34,6 +34,7 @@ gw_optional(LIBURING liburing)
 gw_optional(OPENSSL openssl)
 gw_optional(ZSTD libzstd)
 gw_optional(LZ4 liblz4)
+gw_optional(ZLIB zlib)
 
 # What the library links of them, and how godwit.pc says so to those who link the archive. A wire whose
 # part is absent is not built, and its addresses are refused in its part's name (transport/transport.c).
@@ -49,6 +50,10 @@ set(GW_HAVE_OFI ${GW_HAVE_LIBFABRIC})
 if(GW_HAVE_OFI)
   list(APPEND GODWIT_LINK PkgConfig::GW_LIBFABRIC)
   string(APPEND GODWIT_PC_PRIVATE " -lfabric")
+endif()
+if(GW_HAVE_ZLIB) # pages that old streams have compressed
+  list(APPEND GODWIT_LINK PkgConfig::GW_ZLIB)
+  string(APPEND GODWIT_PC_PRIVATE " -lz")
 endif()
 
 configure_file(${PROJECT_SOURCE_DIR}/cmake/gw_config.h.in ${GODWIT_GENERATED}/gw_config.h @ONLY)

@@ -256,11 +256,13 @@ int gw_extract_page(struct gw_extract *extract, const struct gw_inline_page *pag
         memset(extract->page, page->data[0], bytes);
         return add_to_run(extract, page, extract->page, bytes, err);
     case GW_INLINE_COMPRESSED:
+        if (gw_inflater_is_built())
+            return add_to_run(extract, page, page->data, bytes, err);
         break;
     }
     return gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
-                        "file '%s': a page at offset 0x%" PRIx64
-                        " is compressed, which cannot be extracted",
+                        "file '%s': the page at offset 0x%" PRIx64
+                        " is compressed, and this build has no zlib",
                         extract->files[page->block].name, page->offset);
 }
 

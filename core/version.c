@@ -49,6 +49,12 @@ const char *gw_version(void)
 #define LZ4 "lz4=no"
 #endif
 
+#if GW_HAVE_ZLIB
+#define ZLIB "zlib=" GW_VERSION_ZLIB
+#else
+#define ZLIB "zlib=no"
+#endif
+
 static char features[512];
 
 static void add(const char *text)
@@ -77,7 +83,7 @@ static void list_features(void)
 {
     add_wires("wires=", false);
     add_wires("in-process=", true);
-    add(VERBS " " FABRIC " " URING " " TLS " " ZSTD " " LZ4);
+    add(VERBS " " FABRIC " " URING " " TLS " " ZSTD " " LZ4 " " ZLIB);
 }
 
 const char *gw_build_features(void)

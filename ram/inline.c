@@ -34,6 +34,7 @@ void gw_inline_fini(struct gw_inline *ram)
     for (unsigned i = 0; i < ram->block_count; i++)
         gw_pageset_fini(&ram->blocks[i].received);
     gw_free(ram->blocks);
+    gw_inflater_free(ram->inflater);
     *ram = (struct gw_inline){0};
 }
 
@@ -229,6 +230,20 @@ static int take_xbzrle(struct gw_inline *ram, struct gw_input *in, struct gw_inl
     return 0;
 }
 
+static int inflate_page(struct gw_inline *ram, struct gw_input *in, struct gw_inline_page *page,
+                        uint64_t at, struct gw_error *err)
+{
+    int rc = ram->inflater ? 0 : gw_inflater_new(ram->page_bytes, &ram->inflater);
+    if (rc == 0)
+        rc = gw_inflater_page(ram->inflater, page->data, page->bytes, &page->data);
+    if (rc == -EPROTO)
+        return gw_input_refuse(in, at, err,
+                               "a compressed page that does not inflate to %" PRIu64 " bytes",
+                               ram->page_bytes);
+    page->bytes = (size_t)ram->page_bytes;
+    return rc < 0 ? gw_fail(err, rc, "compressed page") : 0;
+}
+
 static int take_compressed(struct gw_inline *ram, struct gw_input *in, struct gw_inline_page *page,
                            struct gw_error *err)
 {
@@ -243,7 +258,9 @@ static int take_compressed(struct gw_inline *ram, struct gw_input *in, struct gw
     if (page->bytes == 0 || page->bytes > most)
         return gw_input_refuse(in, at, err, "a compressed page of %zu bytes", page->bytes);
     page->data = gw_input_take(in, page->bytes, "compressed page", err);
-    return page->data ? 0 : -EBADMSG;
+    if (!page->data)
+        return -EBADMSG;
+    return gw_inflater_is_built() ? inflate_page(ram, in, page, at + 4, err) : 0;
 }
 
 static int take_content(struct gw_inline *ram, struct gw_input *in, struct gw_inline_page *page,

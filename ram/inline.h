@@ -51,10 +51,12 @@ struct gw_inline_block {
 struct gw_inline_page {
     enum gw_inline_kind kind;
     unsigned block;
-    uint64_t offset;     /* in the block */
-    uint64_t at;         /* of the record, in the stream */
-    bool again;          /* it was received before (false as well where that is not followed) */
-    const uint8_t *data; /* PAGE: page_bytes; XBZRLE, COMPRESSED: code; ZERO: the byte */
+    uint64_t offset; /* in the block */
+    uint64_t at;     /* of the record, in the stream */
+    bool again;      /* it was received before (false as well where that is not followed) */
+    /* PAGE: page_bytes; XBZRLE: code; ZERO: the byte; COMPRESSED: page_bytes, inflated, or in a build without
+     * zlib the code */
+    const uint8_t *data;
     size_t bytes;
 };
 
@@ -71,6 +73,7 @@ struct gw_inline {
     unsigned block_count, block_room;
     struct gw_inline_block *blocks;
     struct gw_pageset_budget budget;
+    struct gw_inflater *inflater; /* from the first compressed page on */
     uint64_t total, flushes, end_records;
     unsigned current; /* block of the last record that named one */
     bool has_table, has_current;
@@ -90,6 +93,18 @@ int gw_xbzrle_decode(const uint8_t *code, size_t code_bytes, uint8_t *page, size
  * the two are equal, -EOVERFLOW if it does not fit. @page_bytes is at most 8192. */
 int gw_xbzrle_encode(const uint8_t *before, const uint8_t *after, size_t page_bytes, uint8_t *code,
                      size_t room);
+
+/* ---- zlib ------------------------------------------------------------------------------------- */
+
+struct gw_inflater;
+
+bool gw_inflater_is_built(void); /* false: -EOPNOTSUPP below */
+int gw_inflater_new(uint64_t page_bytes, struct gw_inflater **inflater);
+void gw_inflater_free(struct gw_inflater *inflater); /* takes NULL */
+/* One page out of the whole stream that @code is. *@page lives until the next call. -EPROTO: it is not that
+ * stream, or not that long; -ENOMEM. */
+int gw_inflater_page(struct gw_inflater *inflater, const uint8_t *code, size_t code_bytes,
+                     const uint8_t **page);
 
 /* ---- multifd channels ------------------------------------------------------------------------- */
 

@@ -11,6 +11,8 @@ static int take_page(void *ctx, const struct gw_inline_page *page, struct gw_err
     const struct gw_inline_block *block = &ram->blocks[page->block];
     FUZZ_MUST(page->offset % ram->page_bytes == 0);
     FUZZ_MUST(page->offset < block->bytes && ram->page_bytes <= block->bytes - page->offset);
+    if (page->kind == GW_INLINE_COMPRESSED && gw_inflater_is_built())
+        FUZZ_MUST(page->bytes == ram->page_bytes);
     if (page->kind == GW_INLINE_XBZRLE) {
         static uint8_t content[4096];
         if (ram->page_bytes == sizeof(content))

@@ -38,6 +38,7 @@ VENDOR_ROOMS = {
     "liburing*": ["transport"],
     "zstd*.h": ["ram"],
     "lz4*.h": ["ram"],
+    "zlib.h": ["ram"],
     "jansson.h": ["control", "tools"],
 }
 

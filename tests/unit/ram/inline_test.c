@@ -6,6 +6,7 @@
 #include "tests/shim/gw_test.h"
 #include "tests/support/recording.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,75 @@ GW_TEST(inline, a_block_of_any_size_costs_what_was_received_of_it)
     GW_EXPECT(ram.budget.spent);
     GW_EXPECT_EQ(ram.blocks[0].kinds[GW_INLINE_ZERO], 1);
     gw_inline_fini(&ram);
+}
+
+/* ---- compressed pages ------------------------------------------------------------------------- */
+
+/* What zlib makes of bytes 0x41 at level 1, up to where the end depends on how many they are. */
+#define DEFLATED "7801edd081100000000321b6f7979ac7ae102a0c183060c0800103060c183060c08081"
+#define DEFLATED_4096 DEFLATED "f78101ffad103d"
+
+static bool first_is_letter(const uint8_t *page, size_t bytes)
+{
+    return page[0] == 0x41 && memcmp(page, page + 1, bytes - 1) == 0;
+}
+
+static int check_letters(void *ctx, const struct gw_inline_page *page, struct gw_error *unused)
+{
+    unsigned *pages = ctx;
+    (void)unused;
+    GW_EXPECT_EQ(page->kind, GW_INLINE_COMPRESSED);
+    GW_EXPECT_EQ(page->bytes, 4096);
+    GW_EXPECT(first_is_letter(page->data, page->bytes));
+    ++*pages;
+    return 0;
+}
+
+GW_TEST(inline, a_compressed_page_is_given_inflated)
+{
+    struct gw_inline ram;
+    unsigned pages = 0;
+    if (!gw_inflater_is_built())
+        GW_SKIP("this build has no zlib");
+    gw_inline_init(&ram);
+    ram.on_page = check_letters;
+    ram.ctx = &pages;
+    GW_EXPECT_EQ(start(&ram,
+                       TABLE "0000000000001100 01 61 0000002a" DEFLATED_4096
+                             "0000000000002120 0000002a" DEFLATED_4096 EOS,
+                       NULL),
+                 0);
+    GW_EXPECT_EQ(pages, 2);
+    gw_inline_fini(&ram);
+}
+
+GW_TEST(inline, a_compressed_page_is_one_whole_stream_of_one_page)
+{
+    static const char *const wrong[] = {
+        "0000002a" DEFLATED "f38101ef700ffc", /* 4095 bytes */
+        "0000002a" DEFLATED "fb8101103a107e", /* 4097 */
+        "00000029" DEFLATED "f78101ffad10",   /* not its end */
+        "0000002b" DEFLATED_4096 "00",        /* more behind it */
+        "0000002a" DEFLATED "f78101ffad103c", /* another sum */
+        "0000002a"
+        "78" DEFLATED "f78101ffad10", /* no head */
+        "00000001"
+        "78",
+    };
+    if (!gw_inflater_is_built())
+        GW_SKIP("this build has no zlib");
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct gw_inline ram;
+        char hex[512];
+        uint64_t at = 0;
+        snprintf(hex, sizeof(hex), TABLE "0000000000001100 01 61 %s" EOS, wrong[i]);
+        gw_inline_init(&ram);
+        GW_EXPECT_EQ(start(&ram, hex, &at), -EPROTO);
+        if (!GW_EXPECT(strstr(err.message, "does not inflate to 4096 bytes") != NULL))
+            gw_test_note(__FILE__, __LINE__, "%zu: %s", i, err.message);
+        GW_EXPECT_EQ(at, 32);
+        gw_inline_fini(&ram);
+    }
 }
 
 /* ---- xbzrle ----------------------------------------------------------------------------------- */
