@@ -20,8 +20,8 @@ int gw_ram_add_dirty(struct gw_ram *ram, const struct gw_dirty_ops *ops, void *c
     if (ops->struct_bytes < sizeof(*ops))
         return gw_fail(err, -EINVAL, "dirty source: struct_bytes %zu is less than %zu",
                        ops->struct_bytes, sizeof(*ops));
-    if (!ops->name || !ops->start || !ops->sync || !ops->stop)
-        return gw_fail(err, -EINVAL, "dirty source: name, start, sync and stop must be set");
+    if (!ops->name || !ops->sync)
+        return gw_fail(err, -EINVAL, "dirty source: name and sync must be set");
     if (ram->dirty_count == GW_DIRTY_SOURCES_MAX)
         return gw_fail(err, -E2BIG, "dirty source '%s': more than %d", ops->name,
                        GW_DIRTY_SOURCES_MAX);
@@ -50,10 +50,11 @@ int gw_dirty_start(struct gw_ram *ram, struct gw_error *err)
         struct gw_dirty_source *source = &ram->dirty[s];
         gw_assert(!source->started_blocks);
         for (unsigned b = 0; b < ram->block_count; b++) {
-            int rc = source->ops.start(source->ctx, b, &ram->blocks[b]->desc, err);
+            const struct gw_block_desc *desc = &ram->blocks[b]->desc;
+            int rc = source->ops.start ? source->ops.start(source->ctx, b, desc, err) : 0;
             if (rc < 0) {
                 source_failed(source, rc, "start", err);
-                gw_error_prefix(err, "block '%s'", ram->blocks[b]->desc.name);
+                gw_error_prefix(err, "block '%s'", desc->name);
                 gw_dirty_stop(ram);
                 return rc;
             }
@@ -67,8 +68,11 @@ void gw_dirty_stop(struct gw_ram *ram)
 {
     for (unsigned s = 0; s < ram->dirty_count; s++) {
         struct gw_dirty_source *source = &ram->dirty[s];
-        while (source->started_blocks)
-            source->ops.stop(source->ctx, --source->started_blocks);
+        while (source->started_blocks) {
+            source->started_blocks--;
+            if (source->ops.stop)
+                source->ops.stop(source->ctx, source->started_blocks);
+        }
     }
 }
 

@@ -25,8 +25,8 @@ extern "C" {
 
 /* All calls get the @ctx given with the table. Blocks are named by the id that
  * gw_source_add_block() returned. Calls run on library threads ([worker]) and may take long;
- * @err may be NULL (gw_error_set() takes that). All but final and
- * release must be there. */
+ * @err may be NULL (gw_error_set() takes that). name and sync must be
+ * there; a source that is always on needs neither start nor stop. */
 struct gw_dirty_ops {
     size_t struct_bytes; /* sizeof(struct gw_dirty_ops) */
     const char *name;    /* for logs: "pagemap-scan", "kvm-log" */
@@ -48,7 +48,7 @@ struct gw_dirty_ops {
                 struct gw_error *err);
 
     /* The guest is paused and nothing writes any more: make the next sync complete (flush rings,
-     * pull device logs). May be NULL. [worker] */
+     * pull device logs). [worker] */
     int (*final)(void *ctx, struct gw_error *err);
 
     /* Stop tracking @block; called once for each start that succeeded, also after failures.

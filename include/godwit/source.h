@@ -81,8 +81,7 @@ GW_API int gw_source_add_block(struct gw_source *src, const struct gw_block_desc
                                struct gw_error *err);
 /** gw_source_add_dirty() - one more dirty source; what any of them reports is sent. At least one
  *  is needed. @ops is copied; its name and @ctx are borrowed until gw_source_free().
- *  Return: 0, -EINVAL (struct_bytes, name, start, sync or stop not set), -EBUSY, -E2BIG (more than
- *  7). */
+ *  Return: 0, -EINVAL (struct_bytes, name or sync not set), -EBUSY, -E2BIG (more than 7). */
 GW_API int gw_source_add_dirty(struct gw_source *src, const struct gw_dirty_ops *ops, void *ctx,
                                struct gw_error *err);
 /** gw_source_add_device() - @desc is copied. Return: 0, -EINVAL (err says what),

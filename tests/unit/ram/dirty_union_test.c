@@ -132,6 +132,27 @@ GW_TEST(dirty_union, a_start_that_fails_stops_what_was_started)
     rig_memory_fini(&t.memory);
 }
 
+GW_TEST(dirty_union, a_source_that_is_always_on_needs_no_start)
+{
+    struct rig_dirty always = {0};
+    struct rig_memory memory;
+    rig_memory_init(&memory);
+    struct gw_block *a = rig_memory_add(&memory, "a", GW_BLOCK_ANON, PAGES);
+    struct gw_dirty_ops ops = rig_dirty_ops;
+    ops.start = NULL;
+    ops.stop = NULL;
+    GW_ASSERT_EQ(gw_ram_add_dirty(memory.ram, &ops, &always, NULL), 0);
+    GW_ASSERT_EQ(gw_ram_layout(memory.ram, 2u << 20, 1, NULL), 0);
+    GW_ASSERT_EQ(gw_ram_source_begin(memory.ram, NULL), 0);
+    GW_EXPECT_EQ(gw_dirty_start(memory.ram, NULL), 0);
+    rig_dirty_mark(&always, a, 5);
+    GW_EXPECT_EQ(gw_dirty_sync(memory.ram, 0, NULL, NULL), 0);
+    GW_EXPECT_EQ(gw_ram_dirty_pages(memory.ram), 1);
+    gw_dirty_stop(memory.ram);
+    GW_EXPECT_EQ(always.stops, 0);
+    rig_memory_fini(&memory);
+}
+
 GW_TEST(dirty_union, a_malformed_table_is_refused)
 {
     struct rig_memory memory;
