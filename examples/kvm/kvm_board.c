@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+/* What hangs on the machine's ports: a serial line, a clock, a timer, and the guest's own verdicts. The
+ * clock stands still while the machine is paused. Each tick writes the clock to a page of the guest's,
+ * as a device with DMA would. A disk's MMIO registers belong at BOARD_VIRTIO_AT: vmm_board_mmio(). */
+#include "examples/kvm/kvm_machine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define PAUSED_NS_MAX UINT64_C(3600000000000) /* nobody is paused for longer */
+#define SERIAL_IDLE 0x60                      /* both buffers of the line's sender are empty */
+
+int vmm_board_init(struct vmm_machine *machine)
+{
+    machine->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (machine->timer_fd < 0)
+        return vmm_fail(machine, -errno, "timerfd: %s", strerror(errno));
+    return 0;
+}
+
+uint64_t vmm_board_clock_ns(const struct vmm_machine *machine)
+{
+    return vmm_now_ns(CLOCK_MONOTONIC) +
+           (uint64_t)atomic_load_explicit(&machine->clock_offset_ns, memory_order_relaxed);
+}
+
+static void arm_timer_locked(struct vmm_machine *machine)
+{
+    uint64_t at_ns =
+        machine->board.timer_next_ns - (uint64_t)atomic_load(&machine->clock_offset_ns);
+    struct itimerspec at = {0};
+    if (machine->board.timer_us > 0)
+        at.it_value = (struct timespec){.tv_sec = (time_t)(at_ns / 1000000000u),
+                                        .tv_nsec = (long)(at_ns % 1000000000u)};
+    timerfd_settime(machine->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+static void set_timer_locked(struct vmm_machine *machine, uint32_t period_us)
+{
+    struct vmm_board *board = &machine->board;
+    board->timer_us = period_us > 0 && period_us < 100 ? 100 : period_us;
+    board->timer_next_ns = vmm_board_clock_ns(machine) + board->timer_us * UINT64_C(1000);
+    arm_timer_locked(machine);
+}
+
+static void write_clock_page_locked(struct vmm_machine *machine, uint64_t now_ns)
+{
+    uint64_t gpa = machine->board.clock_page & ~(uint64_t)(VMM_PAGE_BYTES - 1);
+    uint64_t *page = vmm_memory_at(machine, gpa, sizeof(*page));
+    if (!page || machine->board.clock_page == 0)
+        return;
+    __atomic_store_n(page, now_ns, __ATOMIC_RELAXED);
+    vmm_memory_wrote(machine, gpa, sizeof(*page));
+}
+
+/* Ticks that were missed count too: the guest is told how many. */
+void vmm_board_tick(struct vmm_machine *machine)
+{
+    struct vmm_board *board = &machine->board;
+    uint64_t expirations;
+    if (read(machine->timer_fd, &expirations, sizeof(expirations)) < 0)
+        return; /* somebody armed it again meanwhile */
+    pthread_mutex_lock(&machine->board_lock);
+    uint64_t now_ns = vmm_board_clock_ns(machine), period_ns = board->timer_us * UINT64_C(1000);
+    if (period_ns > 0 && now_ns >= board->timer_next_ns) {
+        uint64_t ended = (now_ns - board->timer_next_ns) / period_ns + 1;
+        board->ticks_due += (uint32_t)ended;
+        board->timer_next_ns += ended * period_ns;
+        write_clock_page_locked(machine, now_ns);
+        arm_timer_locked(machine);
+    }
+    pthread_mutex_unlock(&machine->board_lock);
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        vmm_vcpu_raise(&machine->vcpus[i], BOARD_LINE_TIMER);
+}
+
+void vmm_board_resume(struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&machine->board_lock);
+    if (machine->board.started_real_ns == 0)
+        machine->board.started_real_ns = vmm_now_ns(CLOCK_REALTIME);
+    atomic_store(&machine->clock_offset_ns,
+                 (int64_t)(machine->board.clock_ns - vmm_now_ns(CLOCK_MONOTONIC)));
+    arm_timer_locked(machine);
+    pthread_mutex_unlock(&machine->board_lock);
+}
+
+void vmm_board_pause(struct vmm_machine *machine)
+{
+    const struct itimerspec off = {0};
+    timerfd_settime(machine->timer_fd, 0, &off, NULL);
+    machine->board.clock_ns = vmm_board_clock_ns(machine);
+    machine->board.paused_real_ns = vmm_now_ns(CLOCK_REALTIME);
+    struct kvm_clock_data clock = {0};
+    if (ioctl(machine->vm, KVM_GET_CLOCK, &clock) == 0)
+        machine->board.kvm_clock_ns = clock.clock;
+}
+
+uint64_t vmm_board_paused_ns(const struct vmm_machine *machine, uint64_t least_ns)
+{
+    uint64_t passed_ns = vmm_now_ns(CLOCK_REALTIME) - machine->board.paused_real_ns;
+    return passed_ns >= least_ns && passed_ns < PAUSED_NS_MAX ? passed_ns : least_ns;
+}
+
+/* Not the board's own clock alone: KVM's, and the processors' time stamp counters. */
+int vmm_board_age(struct vmm_machine *machine, uint64_t elapsed_ns)
+{
+    struct kvm_clock_data clock = {.clock = machine->board.kvm_clock_ns + elapsed_ns};
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } counter = {.head.nmsrs = 1, .entry.index = 0x10};
+    machine->board.clock_ns += elapsed_ns;
+    bool done = ioctl(machine->vm, KVM_SET_CLOCK, &clock) == 0;
+    for (unsigned i = 0; done && i < machine->vcpu_count; i++) {
+        int khz = ioctl(machine->vcpus[i].fd, KVM_GET_TSC_KHZ, 0);
+        done = khz > 0 && ioctl(machine->vcpus[i].fd, KVM_GET_MSRS, &counter) == 1;
+        counter.entry.data += elapsed_ns / 1000000 * (uint64_t)khz;
+        done = done && ioctl(machine->vcpus[i].fd, KVM_SET_MSRS, &counter) == 1;
+    }
+    return done ? 0 : vmm_fail(machine, -EIO, "the guest's clocks: %s", strerror(errno));
+}
+
+/* Every byte is with the line's owner before the guest goes on, so none is lost or said twice. */
+static void serial_say_locked(struct vmm_machine *machine, uint8_t byte)
+{
+    machine->board.serial_bytes++;
+    while (write(machine->serial_fd, &byte, 1) < 0 && errno == EINTR)
+        ;
+}
+
+static uint32_t port_in_locked(struct vmm_vcpu *vcpu, uint16_t port)
+{
+    struct vmm_board *board = &vcpu->machine->board;
+    uint64_t now_ns = 0;
+    uint32_t ticks = board->ticks_due;
+    switch (port) {
+    case BOARD_CLOCK_LOW:
+        now_ns = vmm_board_clock_ns(vcpu->machine);
+        vcpu->clock_high = (uint32_t)(now_ns >> 32);
+        return (uint32_t)now_ns;
+    case BOARD_CLOCK_HIGH:
+        return vcpu->clock_high;
+    case BOARD_TIMER_TICKS:
+        board->ticks_due = 0;
+        return ticks;
+    case BOARD_SERIAL_STATUS:
+        return SERIAL_IDLE;
+    default:
+        if (port >= BOARD_SERIAL && port < BOARD_SERIAL + 8)
+            return board->serial[port - BOARD_SERIAL];
+        return UINT32_MAX; /* nothing is there */
+    }
+}
+
+static void port_out_locked(struct vmm_machine *machine, uint16_t port, uint32_t value)
+{
+    struct vmm_board *board = &machine->board;
+    switch (port) {
+    case BOARD_SERIAL:
+        serial_say_locked(machine, (uint8_t)value);
+        break;
+    case BOARD_TIMER:
+        set_timer_locked(machine, value);
+        break;
+    case BOARD_CLOCK_PAGE:
+        board->clock_page = value;
+        break;
+    case BOARD_CHECKED:
+        board->checked += value;
+        break;
+    case BOARD_BROKEN:
+        board->broken++;
+        break;
+    default:
+        if (port > BOARD_SERIAL && port < BOARD_SERIAL + 8)
+            board->serial[port - BOARD_SERIAL] = (uint8_t)value;
+        break;
+    }
+}
+
+void vmm_board_port(struct vmm_vcpu *vcpu, uint16_t port, bool out, void *data, unsigned bytes)
+{
+    struct vmm_machine *machine = vcpu->machine;
+    uint32_t value = 0;
+    pthread_mutex_lock(&machine->board_lock);
+    if (out) {
+        memcpy(&value, data, bytes < sizeof(value) ? bytes : sizeof(value));
+        port_out_locked(machine, port, value);
+    } else {
+        value = port_in_locked(vcpu, port);
+        memcpy(data, &value, bytes < sizeof(value) ? bytes : sizeof(value));
+    }
+    pthread_mutex_unlock(&machine->board_lock);
+}
+
+void vmm_board_mmio(struct vmm_vcpu *vcpu, uint64_t gpa, bool out, void *data, unsigned bytes)
+{
+    (void)vcpu;
+    (void)gpa;
+    if (!out)
+        memset(data, 0xff, bytes); /* nothing is there */
+}

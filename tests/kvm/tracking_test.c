@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+/* Dirty tracking against a comparison of memory: a guest writes, is paused, and every page that differs from
+ * what it was at the last pause must have been reported by some sync since. The sources are asked as the
+ * library asks them, range by range, while the guest runs and after it was paused. */
+#include "examples/kvm/kvm_migrate.h"
+#include "tests/kvm/kvm_support.h"
+#include "tests/shim/gw_test.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ROUNDS 1000
+#define RANGE_PAGES 512u
+#define BITMAP_WORDS 512u /* of 128 MiB */
+
+static struct vmm_machine machine;
+static uint8_t *copies[VMM_BLOCKS_MAX];
+static uint64_t reported[VMM_BLOCKS_MAX][BITMAP_WORDS];
+
+static void start(const struct gw_dirty_ops *ops)
+{
+    for (unsigned id = 0; ops->start && id < machine.block_count; id++) {
+        const struct vmm_block *block = &machine.blocks[id];
+        struct gw_block_desc desc = {.struct_bytes = sizeof(desc),
+                                     .host = block->host,
+                                     .size_bytes = block->bytes,
+                                     .flags = block->read_only ? GW_BLOCK_READ_ONLY : 0};
+        struct gw_error err = GW_ERROR_INIT;
+        if (ops->start(&machine, id, &desc, &err) < 0)
+            GW_FAIL("%s", err.message);
+    }
+}
+
+static void sync_all(const struct gw_dirty_ops *ops)
+{
+    for (unsigned id = 0; id < machine.block_count; id++) {
+        uint64_t pages = machine.blocks[id].bytes / VMM_PAGE_BYTES;
+        for (uint64_t first = 0; first < pages; first += RANGE_PAGES) {
+            uint64_t count = pages - first < RANGE_PAGES ? pages - first : RANGE_PAGES;
+            GW_EXPECT_EQ(ops->sync(&machine, id, first, count, &reported[id][first / 64], NULL), 0);
+        }
+    }
+}
+
+/* Return: how many pages differ. One that was not reported is noted. */
+static unsigned compare(unsigned round)
+{
+    unsigned differ = 0;
+    for (unsigned id = 0; id < machine.block_count; id++) {
+        const struct vmm_block *block = &machine.blocks[id];
+        for (uint64_t page = 0; page < block->bytes / VMM_PAGE_BYTES; page++) {
+            uint64_t at = page * VMM_PAGE_BYTES;
+            if (memcmp(block->host + at, copies[id] + at, VMM_PAGE_BYTES) == 0)
+                continue;
+            differ++;
+            if (!(reported[id][page / 64] >> page % 64 & 1))
+                GW_NOTE_FAILURE("round %u: block '%s' page %llu was missed", round, block->name,
+                                (unsigned long long)page);
+            memcpy(copies[id] + at, block->host + at, VMM_PAGE_BYTES);
+        }
+    }
+    memset(reported, 0, sizeof(reported));
+    return differ;
+}
+
+/* A guest that has not written for long would prove nothing. */
+static void let_it_write(uint64_t pages)
+{
+    const struct timespec nap = {.tv_nsec = 200000};
+    uint64_t until = 0;
+    pthread_mutex_lock(&machine.board_lock);
+    until = machine.board.checked + pages;
+    pthread_mutex_unlock(&machine.board_lock);
+    for (bool wrote = false; !wrote && !machine.crashed;) {
+        nanosleep(&nap, NULL);
+        vmm_board_tick(&machine);
+        pthread_mutex_lock(&machine.board_lock);
+        wrote = machine.board.checked >= until;
+        pthread_mutex_unlock(&machine.board_lock);
+    }
+}
+
+static void miss_nothing(unsigned vcpus, uint32_t ring_bytes)
+{
+    const struct gw_dirty_ops *kvm_ops = ring_bytes > 0 ? &vmm_ring_ops : &vmm_log_ops;
+    uint64_t differ = 0;
+    kvm_boot(&machine, vcpus, ring_bytes);
+    for (unsigned id = 0; id < machine.block_count; id++) {
+        copies[id] = malloc(machine.blocks[id].bytes);
+        GW_ASSERT(copies[id] != NULL);
+        memcpy(copies[id], machine.blocks[id].host, machine.blocks[id].bytes);
+    }
+    start(kvm_ops);
+    for (unsigned round = 0; round < ROUNDS && !gw_test_has_failed(); round++) {
+        GW_ASSERT_EQ(vmm_machine_run(&machine), 0);
+        let_it_write(8);
+        sync_all(kvm_ops); /* re-armed while it writes */
+        sync_all(&vmm_own_ops);
+        let_it_write(8);
+        vmm_machine_pause(&machine);
+        sync_all(kvm_ops);
+        sync_all(&vmm_own_ops);
+        differ += compare(round);
+    }
+    if (machine.crashed || machine.board.broken > 0)
+        GW_NOTE_FAILURE("the guest: %s", machine.why);
+    GW_EXPECT_GT(differ, ROUNDS);
+    for (unsigned id = 0; id < machine.block_count; id++) {
+        kvm_ops->stop(&machine, id);
+        free(copies[id]);
+    }
+    vmm_machine_free(&machine);
+}
+
+GW_TEST(tracking, log_misses_no_page_in_a_thousand_rounds)
+{
+    miss_nothing(1, 0);
+}
+
+GW_TEST(tracking, log_of_two_processors_misses_no_page)
+{
+    miss_nothing(2, 0);
+}
+
+GW_TEST(tracking, ring_misses_no_page_where_it_is_sound)
+{
+    char why[VMM_WHY_BYTES];
+    if (vmm_ring_probe(why) < 0)
+        GW_SKIP("%s", why);
+    miss_nothing(2, 1u << 20);
+}
+
+static uint64_t cpu_ns(const struct vmm_vcpu *vcpu)
+{
+    clockid_t clock;
+    GW_ASSERT_EQ(pthread_getcpuclockid(vcpu->thread, &clock), 0);
+    return vmm_now_ns(clock);
+}
+
+/* Judged by the CPU time that it took, which a busy machine can only lessen. */
+GW_TEST(slow, processor_runs_for_no_more_than_its_part_and_is_released)
+{
+    const struct timespec nap = {.tv_nsec = 300000000};
+    kvm_boot(&machine, 2, 0);
+    GW_ASSERT_EQ(vmm_machine_run(&machine), 0);
+    let_it_write(8);
+    vmm_vcpu_slow(&machine.vcpus[1], 90);
+    uint64_t since_ns = vmm_now_ns(CLOCK_MONOTONIC), used_ns = cpu_ns(&machine.vcpus[1]);
+    nanosleep(&nap, NULL);
+    used_ns = cpu_ns(&machine.vcpus[1]) - used_ns;
+    since_ns = vmm_now_ns(CLOCK_MONOTONIC) - since_ns;
+    GW_EXPECT_LT(used_ns, since_ns * 3 / 10);
+    let_it_write(64);            /* slowed is not stopped */
+    vmm_machine_pause(&machine); /* nor does it hold up a pause */
+    vmm_vcpu_slow(&machine.vcpus[0], 99);
+    vmm_vcpu_slow(&machine.vcpus[1], 0);
+    GW_ASSERT_EQ(vmm_machine_run(&machine), 0);
+    used_ns = cpu_ns(&machine.vcpus[1]);
+    while (cpu_ns(&machine.vcpus[1]) - used_ns < 300000000u) /* released: it has all of its time */
+        nanosleep(&nap, NULL);
+    GW_EXPECT_EQ(machine.board.broken, 0);
+    vmm_machine_free(&machine);
+}
