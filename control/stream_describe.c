@@ -4,85 +4,15 @@
  * largest device and not the text. Its fields are walked in stream_fields.c. */
 #include "control/stream_describe_impl.h"
 
+#include "control/json_text.h"
 #include "core/base/alloc.h"
 #include "core/base/hash.h"
 
 #include <jansson.h>
 #include <string.h>
 
-#define NESTING_MAX 512u
-#define DEVICE_TEXT_BYTES_MAX ((size_t)2 << 20) /* thirty times the largest that was seen */
-
-struct text { /* a walk over JSON without looking into it */
-    const char *data;
-    size_t bytes, at;
-};
-
-static void skip_space(struct text *text)
-{
-    while (text->at < text->bytes && strchr(" \t\r\n", text->data[text->at]) &&
-           text->data[text->at] != '\0')
-        text->at++;
-}
-
-static bool take_char(struct text *text, char c)
-{
-    skip_space(text);
-    if (text->at >= text->bytes || text->data[text->at] != c)
-        return false;
-    text->at++;
-    return true;
-}
-
-static bool skip_string(struct text *text)
-{
-    if (!take_char(text, '"'))
-        return false;
-    while (text->at < text->bytes && text->data[text->at] != '"')
-        text->at += text->data[text->at] == '\\' ? 2 : 1;
-    if (text->at >= text->bytes)
-        return false;
-    text->at++;
-    return true;
-}
-
-/* One value. Only its nesting is judged: jansson judges the rest where it matters. */
-static bool skip_value(struct text *text)
-{
-    unsigned nesting = 0;
-    do {
-        skip_space(text);
-        if (text->at >= text->bytes)
-            return false;
-        char c = text->data[text->at];
-        if (c == '"') {
-            if (!skip_string(text))
-                return false;
-        } else if (c == '{' || c == '[') {
-            text->at++;
-            if (++nesting > NESTING_MAX)
-                return false;
-        } else if (c == '}' || c == ']') {
-            if (nesting == 0)
-                return false;
-            nesting--;
-            text->at++;
-        } else if (c == ',' || c == ':') {
-            if (nesting == 0)
-                return false;
-            text->at++;
-        } else {
-            size_t begin = text->at;
-            while (text->at < text->bytes && !strchr("\"{}[],: \t\r\n", text->data[text->at]))
-                text->at++;
-            if (text->at == begin)
-                return false; /* a NUL */
-        }
-    } while (nesting > 0);
-    return true;
-}
-
-static int refuse(const struct text *text, size_t *fault_at, struct gw_error *err, const char *what)
+static int refuse(const struct gw_json_text *text, size_t *fault_at, struct gw_error *err,
+                  const char *what)
 {
     *fault_at = text->at < text->bytes ? text->at : text->bytes;
     return gw_fail(err, -EPROTO, "the description is malformed: %s expected", what);
@@ -95,8 +25,8 @@ json_t *gw_description_parse(const struct gw_description *description,
     return json_loadb(description->text + device->text_at, device->text_bytes, 0, &ignored);
 }
 
-static int add_device(struct gw_description *to, const struct gw_described_device *device,
-                      struct gw_error *err)
+int gw_description_add(struct gw_description *to, const struct gw_described_device *device,
+                       struct gw_error *err)
 {
     if (to->count == to->room) {
         unsigned room = to->room ? 2 * to->room : 64;
@@ -110,17 +40,17 @@ static int add_device(struct gw_description *to, const struct gw_described_devic
     return 0;
 }
 
-static int take_device(struct text *text, struct gw_description *to, size_t *fault_at,
+static int take_device(struct gw_json_text *text, struct gw_description *to, size_t *fault_at,
                        struct gw_error *err)
 {
     struct gw_described_device device = {0};
-    skip_space(text);
+    gw_json_skip_space(text);
     device.text_at = text->at;
-    if (to->count == GW_DESCRIPTION_DEVICES_MAX || !skip_value(text))
+    if (to->count == GW_DESCRIPTION_DEVICES_MAX || !gw_json_skip_value(text))
         return refuse(text, fault_at, err, "a device");
     device.text_bytes = text->at - device.text_at;
     *fault_at = device.text_at;
-    if (device.text_bytes > DEVICE_TEXT_BYTES_MAX)
+    if (device.text_bytes > GW_DESCRIPTION_DEVICE_TEXT_MAX)
         return gw_fail(err, -EPROTO, "the description of a device has %zu bytes",
                        device.text_bytes);
     json_t *object = gw_description_parse(to, &device);
@@ -134,48 +64,43 @@ static int take_device(struct text *text, struct gw_description *to, size_t *fau
         device.instance_id = (uint32_t)json_integer_value(instance);
         device.has_version = json_is_integer(json_object_get(object, "version"));
         device.version_id = (uint32_t)json_integer_value(json_object_get(object, "version"));
-        rc = add_device(to, &device, err);
+        rc = gw_description_add(to, &device, err);
     }
     json_decref(object);
     return rc;
 }
 
-static int take_devices(struct text *text, struct gw_description *to, size_t *fault_at,
+static int take_devices(struct gw_json_text *text, struct gw_description *to, size_t *fault_at,
                         struct gw_error *err)
 {
-    if (!take_char(text, '['))
+    if (!gw_json_take_char(text, '['))
         return refuse(text, fault_at, err, "an array of devices");
-    if (take_char(text, ']'))
+    if (gw_json_take_char(text, ']'))
         return 0;
     do {
         int rc = take_device(text, to, fault_at, err);
         if (rc < 0)
             return rc;
-    } while (take_char(text, ','));
-    return take_char(text, ']') ? 0 : refuse(text, fault_at, err, "']'");
+    } while (gw_json_take_char(text, ','));
+    return gw_json_take_char(text, ']') ? 0 : refuse(text, fault_at, err, "']'");
 }
 
-static bool is_key(const struct text *text, size_t begin, const char *key)
-{
-    size_t bytes = text->at - begin;
-    return bytes == strlen(key) + 2 && memcmp(text->data + begin + 1, key, bytes - 2) == 0;
-}
-
-static int take_member(struct text *text, struct gw_description *to, size_t *fault_at,
+static int take_member(struct gw_json_text *text, struct gw_description *to, size_t *fault_at,
                        struct gw_error *err)
 {
-    skip_space(text);
+    gw_json_skip_space(text);
     size_t begin = text->at;
-    if (!skip_string(text))
+    if (!gw_json_skip_string(text))
         return refuse(text, fault_at, err, "a key");
-    bool devices = is_key(text, begin, "devices"), page = is_key(text, begin, "page_size");
-    if (!take_char(text, ':'))
+    bool devices = gw_json_is_key(text, begin, "devices"),
+         page = gw_json_is_key(text, begin, "page_size");
+    if (!gw_json_take_char(text, ':'))
         return refuse(text, fault_at, err, "':'");
     if (devices)
         return take_devices(text, to, fault_at, err);
-    skip_space(text);
+    gw_json_skip_space(text);
     begin = text->at;
-    if (!skip_value(text))
+    if (!gw_json_skip_value(text))
         return refuse(text, fault_at, err, "a value");
     json_t *value = json_loadb(to->text + begin, text->at - begin, JSON_DECODE_ANY, NULL);
     bool good = value && (!page || (json_is_integer(value) && json_integer_value(value) > 0));
@@ -186,19 +111,19 @@ static int take_member(struct text *text, struct gw_description *to, size_t *fau
     return good ? 0 : refuse(text, fault_at, err, page ? "a page size" : "a value");
 }
 
-static int take_whole(struct text *text, struct gw_description *to, size_t *fault_at,
+static int take_whole(struct gw_json_text *text, struct gw_description *to, size_t *fault_at,
                       struct gw_error *err)
 {
-    if (!take_char(text, '{'))
+    if (!gw_json_take_char(text, '{'))
         return refuse(text, fault_at, err, "'{'");
     do {
         int rc = take_member(text, to, fault_at, err);
         if (rc < 0)
             return rc;
-    } while (take_char(text, ','));
-    if (!take_char(text, '}'))
+    } while (gw_json_take_char(text, ','));
+    if (!gw_json_take_char(text, '}'))
         return refuse(text, fault_at, err, "'}'");
-    skip_space(text);
+    gw_json_skip_space(text);
     return text->at == text->bytes ? 0 : refuse(text, fault_at, err, "its end");
 }
 
@@ -209,7 +134,7 @@ static unsigned first_slot(const struct gw_description *d, const char *idstr, ui
     return (unsigned)hash & (d->slot_count - 1);
 }
 
-static int index_devices(struct gw_description *d, struct gw_error *err)
+int gw_description_index(struct gw_description *d, struct gw_error *err)
 {
     d->slot_count = 2;
     while (d->slot_count < 2 * d->count)
@@ -229,14 +154,14 @@ static int index_devices(struct gw_description *d, struct gw_error *err)
 int gw_description_new(const char *text, size_t bytes, struct gw_description **description,
                        size_t *fault_at, struct gw_error *err)
 {
-    struct text walk = {.data = text, .bytes = bytes};
+    struct gw_json_text walk = {.data = text, .bytes = bytes};
     struct gw_description *to = gw_zalloc(1, sizeof(*to));
     if (!to)
         return gw_fail(err, -ENOMEM, "description");
     to->text = text;
     int rc = take_whole(&walk, to, fault_at, err);
     if (rc == 0)
-        rc = index_devices(to, err);
+        rc = gw_description_index(to, err);
     if (rc < 0) {
         gw_description_free(to);
         return rc;

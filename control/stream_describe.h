@@ -26,6 +26,12 @@ struct gw_described_device {
 /* Keeps @text, which must outlive it. On failure *@fault_at is the offset in it. -EPROTO, -ENOMEM. */
 int gw_description_new(const char *text, size_t bytes, struct gw_description **description,
                        size_t *fault_at, struct gw_error *err);
+/* As above, of what could be sent: an object with a member for each device, by the name of its kind, and
+ * "vmschkmachine", whose name is given to @machine ("": none). It has no pages, and no body can be measured
+ * or walked by it: it is compared. */
+int gw_description_new_static(const char *text, size_t bytes, char machine[256],
+                              struct gw_description **description, size_t *fault_at,
+                              struct gw_error *err);
 void gw_description_free(struct gw_description *description);                 /* takes NULL */
 uint64_t gw_description_page_bytes(const struct gw_description *description); /* 0: not said */
 unsigned gw_description_count(const struct gw_description *description);

@@ -11,7 +11,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define DEPTH_MAX 32u
 #define SUBSECTION_BYTE 0x05
 #define BODY_BYTES_MAX (UINT64_C(1) << 40)
 
@@ -64,8 +63,9 @@ static int measure(json_t *state, unsigned depth, uint64_t *bytes, struct gw_err
 {
     json_t *field, *subsection;
     size_t i;
-    if (depth > DEPTH_MAX)
-        return gw_fail(err, -EPROTO, "subsections nested more than %u deep", DEPTH_MAX);
+    if (depth > GW_DESCRIPTION_DEPTH_MAX)
+        return gw_fail(err, -EPROTO, "subsections nested more than %u deep",
+                       GW_DESCRIPTION_DEPTH_MAX);
     json_array_foreach(json_object_get(state, "fields"), i, field)
     {
         const char *name = json_string_value(json_object_get(field, "name"));
@@ -212,7 +212,7 @@ static int walk_state(struct walk *walk, json_t *state, unsigned depth)
 {
     json_t *field;
     size_t i;
-    if (depth > DEPTH_MAX)
+    if (depth > GW_DESCRIPTION_DEPTH_MAX)
         return refuse(walk, "nested too deep");
     json_array_foreach(json_object_get(state, "fields"), i, field)
     {

@@ -118,6 +118,8 @@ static int walk(struct gw_analysis *a, struct gw_error *err)
 {
     const uint8_t *at;
     size_t left = gw_input_look(&a->in, 8, &at);
+    if (a->takes_documents && gw_analyze_is_document(a))
+        return gw_analyze_document(a, err);
     if (left >= 4 && gw_be32_load(at) == GW_MULTIFD_MAGIC)
         return gw_analyze_multifd(a, err);
     if (gw_return_is_first(at, left))
@@ -162,7 +164,7 @@ static int analyze(struct gw_analysis *a, struct gw_error *err)
         rc = gw_analyze_fault(a, a->in.fault_at, a->section_name, err);
         if (rc == 0 && a->lost)
             rc = look_again(a, err);
-    } else if (rc == 0) {
+    } else if (rc == 0 && !a->is_document) {
         rc = gw_analyze_devices(a, err);
     }
     a->facts.bytes = gw_input_tell(&a->in);
@@ -211,8 +213,8 @@ static void close_working(struct gw_analysis *a)
     a->options = NULL;
 }
 
-int gw_analyze(int fd, const struct gw_analyze_options *options, struct gw_analysis **analysis,
-               struct gw_error *err)
+int gw_analyze_any(int fd, const struct gw_analyze_options *options, bool takes_documents,
+                   struct gw_analysis **analysis, struct gw_error *err)
 {
     struct gw_analyze_options taken = {.struct_bytes = sizeof(taken)};
     struct gw_error local = GW_ERROR_INIT;
@@ -223,6 +225,7 @@ int gw_analyze(int fd, const struct gw_analyze_options *options, struct gw_analy
         memcpy(&taken, options,
                options->struct_bytes < sizeof(taken) ? options->struct_bytes : sizeof(taken));
     a->fd = fd;
+    a->takes_documents = takes_documents;
     a->options = &taken;
     a->facts.struct_bytes = sizeof(a->facts);
     gw_keep_init(&a->keep);
@@ -239,6 +242,12 @@ int gw_analyze(int fd, const struct gw_analyze_options *options, struct gw_analy
     count_up(a);
     *analysis = a;
     return 0;
+}
+
+int gw_analyze(int fd, const struct gw_analyze_options *options, struct gw_analysis **analysis,
+               struct gw_error *err)
+{
+    return gw_analyze_any(fd, options, false, analysis, err);
 }
 
 void gw_analysis_free(struct gw_analysis *a)
@@ -336,6 +345,16 @@ bool gw_analysis_command(const struct gw_analysis *a, unsigned index,
         .name = c->name, .offset = c->offset, .value = c->value, .block = c->block ? c->block : ""};
     GIVE(command, known);
     return true;
+}
+
+const char *gw_analysis_description(const struct gw_analysis *a, unsigned index, size_t *bytes)
+{
+    const struct gw_described_device *device =
+        a->description ? gw_description_device(a->description, index) : NULL;
+    if (!device)
+        return NULL;
+    *bytes = device->text_bytes;
+    return a->description_text + device->text_at;
 }
 
 bool gw_analysis_fault(const struct gw_analysis *a, unsigned index, struct gw_stream_fault *fault)

@@ -111,6 +111,7 @@ struct gw_analysis {
     char section_name[300];
     bool footers_known, ram_open, packaged, after_listen;
     unsigned blocks_extracted;
+    bool takes_documents, is_document;
     bool lost;    /* a device's body has no end that the walk could see */
     bool give_up; /* an error that is not the stream's */
 };
@@ -124,6 +125,12 @@ int gw_analyze_stream(struct gw_analysis *a, struct gw_error *err);
 /* After gw_analyze_stream() lost its way in a device: read on to the end and look for the description there.
  * Return: 1: found, 0: not. */
 int gw_analyze_find_description(struct gw_analysis *a, struct gw_error *err);
+/* gw_analyze(); with @takes_documents the input may be JSON as well, which is only read: is_document, its text
+ * in description_text, its length in facts.description_bytes. */
+int gw_analyze_any(int fd, const struct gw_analyze_options *options, bool takes_documents,
+                   struct gw_analysis **analysis, struct gw_error *err);
+bool gw_analyze_is_document(struct gw_analysis *a);
+int gw_analyze_document(struct gw_analysis *a, struct gw_error *err);
 /* Other recordings (analyze_other.c). */
 int gw_analyze_multifd(struct gw_analysis *a, struct gw_error *err);
 int gw_analyze_return_path(struct gw_analysis *a, struct gw_error *err);

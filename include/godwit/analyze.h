@@ -151,6 +151,11 @@ typedef int gw_stream_field_fn(void *ctx, const struct gw_stream_field *field);
  *  Return: 0, -ENOENT: it has none; what @field returned if that was not 0; or another errno. */
 GW_API int gw_analysis_fields(struct gw_analysis *analysis, unsigned section,
                               gw_stream_field_fn *field, void *ctx, struct gw_error *err);
+/** gw_analysis_description() - the stream's description of a device, as it stands there: a JSON object, without
+ *  a NUL behind it, as long as the analysis lives. Return: NULL past the end, or if there is no description
+ *  that could be read. */
+GW_API const char *gw_analysis_description(const struct gw_analysis *analysis, unsigned index,
+                                           size_t *bytes);
 /** gw_analysis_body() - up to @bytes bytes of a FULL section's body from @at on.
  *  Return: how many, or -ENODATA: it was not kept (a large one, from a pipe). */
 GW_API int64_t gw_analysis_body(struct gw_analysis *analysis, unsigned section, uint64_t at,
