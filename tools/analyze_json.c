@@ -222,6 +222,26 @@ static void write_faults(const struct gw_analysis *a, FILE *out)
     list_end(&list);
 }
 
+/* Devices as the stream describes them: what `godwit compat` goes by. */
+static void write_description(const struct gw_analysis *a, const struct gw_stream_facts *facts,
+                              FILE *out)
+{
+    size_t bytes;
+    const char *text = gw_analysis_description(a, 0, &bytes);
+
+    if (!text) {
+        add_member(out, "description", json_null());
+        return;
+    }
+    fprintf(out, ",\n  \"description\": {\"page_size\": %" PRIu32 ", \"devices\": [",
+            facts->page_bytes);
+    for (unsigned i = 0; (text = gw_analysis_description(a, i, &bytes)); i++) {
+        fprintf(out, i ? ",\n    " : "\n    ");
+        fwrite(text, 1, bytes, out);
+    }
+    fprintf(out, "\n  ]}");
+}
+
 static void add_difference(void *ctx, const char *what, const char *left, const char *right)
 {
     add(ctx, json_pack("{s:o, s:o, s:o}", "what", gw_report_text(what), "left",
@@ -249,6 +269,7 @@ int gw_analyze_json(struct gw_analysis *a, struct gw_analysis *other, FILE *out,
         list_end(&list);
         rc = count < 0 ? (int)count : 0;
     }
+    write_description(a, &facts, out);
     fprintf(out, "\n}\n");
     return rc;
 }

@@ -4,82 +4,37 @@
  * Status 5 if --verify found a fault; 1 if the input could not be read, or was not whole without it. */
 #include "tools/analyze.h"
 #include "tools/options.h"
+#include "tools/reading.h"
 #include "tools/signals.h"
 #include "tools/talk.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 struct stream {
-    const char *path;
-    int fd;
+    struct gw_reading reading;
     struct gw_analysis *analysis;
 };
-
-static int show_progress(void *ctx, uint64_t done, uint64_t total)
-{
-    const struct stream *stream = ctx;
-    char text[256], amount[24], whole[24];
-
-    if (gw_talk_is_terminal()) {
-        gw_amount_text((double)done, false, amount);
-        gw_amount_text((double)total, false, whole);
-        if (total > 0)
-            snprintf(text, sizeof(text), "%.100s: %s of %s, %.0f %%", stream->path, amount, whole,
-                     100 * (double)done / (double)total);
-        else
-            snprintf(text, sizeof(text), "%.100s: %s", stream->path, amount);
-        gw_talk_progress(text);
-    }
-    return gw_signals_seen();
-}
-
-static int open_stream(struct stream *stream)
-{
-    if (strcmp(stream->path, "-") == 0) {
-        stream->fd = STDIN_FILENO;
-        return -1;
-    }
-    stream->fd = open(stream->path, O_RDONLY | O_CLOEXEC);
-    if (stream->fd >= 0)
-        return -1;
-    gw_talk_error("'%s' not opened: %s", stream->path, strerror(errno));
-    return GW_EXIT_FAILED;
-}
 
 static int read_stream(struct stream *stream, const char *extract)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_analyze_options options = {.struct_bytes = sizeof(options),
                                          .extract = extract,
-                                         .progress = show_progress,
-                                         .progress_ctx = stream};
-    int status = open_stream(stream);
+                                         .progress = gw_reading_progress,
+                                         .progress_ctx = &stream->reading};
+    int status = gw_reading_open(&stream->reading);
 
     if (status >= 0)
         return status;
-    int rc = gw_analyze(stream->fd, &options, &stream->analysis, &err);
-    if (gw_talk_is_terminal())
-        gw_talk_progress("");
-    if (rc == -ECANCELED && gw_signals_seen()) {
-        gw_talk_error("cancelled");
-        return GW_EXIT_CANCELLED;
-    }
-    if (rc < 0) {
-        gw_talk_show(stream->path, &err);
-        return GW_EXIT_FAILED;
-    }
-    return -1;
+    int rc = gw_analyze(stream->reading.fd, &options, &stream->analysis, &err);
+    return gw_reading_judge(&stream->reading, rc, &err);
 }
 
 static void close_stream(struct stream *stream)
 {
     gw_analysis_free(stream->analysis);
-    if (stream->fd > STDIN_FILENO)
-        close(stream->fd);
+    gw_reading_close(&stream->reading);
 }
 
 static void print_difference(void *ctx, const char *what, const char *left, const char *right)
@@ -125,34 +80,34 @@ static int judge(const struct gw_options *options, const struct stream *stream)
         opaque += s.form == GW_SECTION_OPAQUE;
     if (facts.fault_count > 0) {
         gw_analysis_fault(stream->analysis, 0, &fault);
-        gw_talk_error("'%s': section '%s', offset %" PRIu64 ": %s", stream->path, fault.section,
-                      fault.offset, fault.message);
+        gw_talk_error("'%s': section '%s', offset %" PRIu64 ": %s", stream->reading.path,
+                      fault.section, fault.offset, fault.message);
         if (strcmp(fault.section, "header") == 0)
             gw_talk_line("  hint: only recorded savevm streams can be read: is this one, from its "
                          "first byte on?");
         if (facts.fault_count > 1)
-            gw_talk_error("'%s': %u faults in all", stream->path, facts.fault_count);
+            gw_talk_error("'%s': %u faults in all", stream->reading.path, facts.fault_count);
         return options->verify ? GW_EXIT_CHECK : GW_EXIT_FAILED;
     }
     if (options->verify)
         gw_talk_note("'%s' verified: %" PRIu64 " bytes, %u sections, %u of them opaque",
-                     stream->path, facts.bytes, facts.section_count, opaque);
+                     stream->reading.path, facts.bytes, facts.section_count, opaque);
     return GW_EXIT_COMPLETED;
 }
 
 static int analyze(const struct gw_options *options)
 {
-    struct stream stream = {.path = options->uri, .fd = -1};
-    struct stream other = {.path = options->other, .fd = -1};
+    struct stream stream = {.reading = {.path = options->uri, .fd = -1}};
+    struct stream other = {.reading = {.path = options->other, .fd = -1}};
     int status = read_stream(&stream, options->extract);
 
-    if (status < 0 && other.path)
+    if (status < 0 && other.reading.path)
         status = read_stream(&other, NULL);
     if (status < 0)
         status = print_all(options, &stream, &other);
     if (status < 0) {
         status = judge(options, &stream);
-        int second = other.path ? judge(options, &other) : GW_EXIT_COMPLETED;
+        int second = other.reading.path ? judge(options, &other) : GW_EXIT_COMPLETED;
         status = status != GW_EXIT_COMPLETED ? status : second;
     }
     close_stream(&stream);

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct gw_command *const commands[] = {&gw_cmd_try, &gw_cmd_send, &gw_cmd_receive,
-                                                    &gw_cmd_doctor, &gw_cmd_analyze};
+static const struct gw_command *const commands[] = {
+    &gw_cmd_try, &gw_cmd_send, &gw_cmd_receive, &gw_cmd_doctor, &gw_cmd_analyze, &gw_cmd_compat};
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
 
 /* Promised, not there: told apart from typing errors. */
@@ -30,7 +30,7 @@ static void print_help(FILE *out)
 {
     fprintf(out, "godwit moves running guests between hosts.\n\n");
     for (unsigned i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "  godwit %-8s %-6s %s\n", commands[i]->name, commands[i]->operand,
+        fprintf(out, "  godwit %-8s %-7s %s\n", commands[i]->name, commands[i]->operand,
                 commands[i]->summary);
     fprintf(
         out,

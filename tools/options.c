@@ -18,7 +18,7 @@
 #define FOR_GUEST (GW_FOR_SEND | GW_FOR_TRY)
 #define FOR_RUN (GW_FOR_SEND | GW_FOR_RECEIVE | GW_FOR_TRY)
 #define FOR_TARGET (GW_FOR_RECEIVE | GW_FOR_TRY)
-#define FOR_ALL (FOR_RUN | GW_FOR_DOCTOR | GW_FOR_ANALYZE)
+#define FOR_ALL (FOR_RUN | GW_FOR_DOCTOR | GW_FOR_ANALYZE | GW_FOR_COMPAT)
 
 #define SECONDS_MAX 1e6
 #define CONNECT_SECONDS_MAX 3600.0 /* x-connect-timeout's */
@@ -82,7 +82,7 @@ static const struct option_row rows[] = {
      "exit (status 4) or hold (stay paused, ask on) (exit)"},
     {"digest", NULL, OPTION_DIGEST, FOR_GUEST, "compare all memory of both ends in the pause"},
     {"json", "FILE", OPTION_JSON, FOR_RUN, "write one document at the end; `-`: stdout"},
-    {"json", NULL, OPTION_DOCUMENT, GW_FOR_DOCTOR | GW_FOR_ANALYZE,
+    {"json", NULL, OPTION_DOCUMENT, GW_FOR_DOCTOR | GW_FOR_ANALYZE | GW_FOR_COMPAT,
      "write one document instead of lines"},
     {"extract", "DIR", OPTION_EXTRACT, GW_FOR_ANALYZE, "write memory and device states to files"},
     {"verify", NULL, OPTION_VERIFY, GW_FOR_ANALYZE,
@@ -416,6 +416,12 @@ static int take_operand(struct gw_options *options, const struct gw_command *com
 {
     if (command->operand[0] == '\0')
         return gw_talk_usage("it takes options only", "'%s' is one argument too many", text);
+    if (command->bit == GW_FOR_COMPAT && options->uri && !options->other) {
+        options->other = text;
+        return -1;
+    }
+    if (command->bit == GW_FOR_COMPAT && options->uri)
+        return gw_talk_usage("two are compared", "'%s' is one argument too many", text);
     if (options->uri)
         return gw_talk_usage("leave one of them out",
                              "'%s' is one argument too many: the %s is '%s'", text,
@@ -479,6 +485,10 @@ static int check_whole(const struct gw_options *options, const struct gw_command
     if (!options->uri && command->bit == GW_FOR_ANALYZE)
         return gw_talk_usage("for example godwit analyze stream.bin; - is stdin",
                              "the file is missing");
+    if (!options->other && command->bit == GW_FOR_COMPAT)
+        return gw_talk_usage("for example godwit compat old.stream new.stream",
+                             "two files are compared, %s given",
+                             options->uri ? "one was" : "none was");
     if (options->other && options->uri && strcmp(options->other, "-") == 0 &&
         strcmp(options->uri, "-") == 0)
         return gw_talk_usage("one of them must be a file", "stdin cannot be compared with itself");

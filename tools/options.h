@@ -17,17 +17,18 @@
 #define GW_FOR_TRY 4u
 #define GW_FOR_DOCTOR 8u
 #define GW_FOR_ANALYZE 16u
+#define GW_FOR_COMPAT 32u
 
 struct gw_command {
     const char *name;
-    unsigned bit;                      /* GW_FOR_*; 0: not there yet */
-    const char *operand;               /* "URI": needed; "[URI]": may be given; "": none */
-    const char *summary;               /* one line */
+    unsigned bit;        /* GW_FOR_*; 0: not there yet */
+    const char *operand; /* "URI", "OLD NEW": needed; "[URI]": may be given; "": none */
+    const char *summary; /* one line */
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
 };
 
 extern const struct gw_command gw_cmd_try, gw_cmd_send, gw_cmd_receive, gw_cmd_doctor,
-    gw_cmd_analyze;
+    gw_cmd_analyze, gw_cmd_compat;
 
 struct gw_options {
     const char *uri; /* NULL: not given */
@@ -37,7 +38,7 @@ struct gw_options {
     const char *events;  /* path, "-" or NULL */
     const char *wire;    /* try: "tcp" or "unix" */
     const char *extract; /* analyze: folder or NULL */
-    const char *other;   /* analyze: the stream to compare with, or NULL */
+    const char *other;   /* analyze: the stream to compare with, or NULL; compat: NEW */
     bool quiet, digest, hold, serve, verify;
     bool document;             /* --json without a file */
     enum gw_block_kind memory; /* receive: of prealloc_bytes, and of the guest */

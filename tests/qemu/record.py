@@ -84,6 +84,10 @@ SCENES = {
     "running": (PC + ["-m", "32M"], {}, {}, {"runs": True}),
     "postcopy": (PC + ["-m", "16M", "-nodefaults"], {"postcopy-ram": True},
                  {"max-bandwidth": 40000}, {"peer": "pong", "postcopy": True}),
+    "e1000": (PC + ["-m", "16M", "-nodefaults", "-netdev", "hubport,id=n0,hubid=0", "-device",
+                    "e1000,netdev=n0"], {}, {}, {}),
+    "e1000-plain": (PC + ["-m", "16M", "-nodefaults", "-netdev", "hubport,id=n0,hubid=0", "-device",
+                          "e1000,netdev=n0,mitigation=off,extra_mac_registers=off"], {}, {}, {}),
     "multifd": (PC + ["-m", "16M", "-nodefaults"], {"multifd": True}, {}, {"peer": "multifd"}),
 }
 
