@@ -28,6 +28,7 @@ foreach(source IN LISTS perf_sources)
   if(name STREQUAL guest) # it measures a part of the command, not of the library
     gw_glob(guest_sources tools/guest*.c tools/cgroup.c)
     target_sources(perf-guest PRIVATE ${guest_sources})
+    target_link_libraries(perf-guest PRIVATE godwit_virtio)
   endif()
   if(name STREQUAL migrate AND TARGET godwit) # it runs the command that lies beside it
     add_dependencies(perf-migrate godwit)

@@ -34,8 +34,8 @@ function(gw_test_program name label)
   add_executable(${name} ${arg_SOURCES} $<TARGET_OBJECTS:gw_test_shim>)
   gw_compile(${name})
   set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX CROSSCOMPILING_EMULATOR "${test_launcher}")
-  # tests/support/vendor*.c speaks to devices/vfio.
-  target_link_libraries(${name} PRIVATE godwit_vfio godwit_static gw::jansson GTest::gtest gw::link_options m)
+  # tests/support/vendor*.c speaks to devices/vfio, the built-in guest has a disk of devices/virtio.
+  target_link_libraries(${name} PRIVATE godwit_virtio godwit_vfio godwit_static gw::jansson GTest::gtest gw::link_options m)
   target_compile_definitions(${name} PRIVATE GW_TEST_GODWIT="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/godwit"
                                              GW_TEST_SOURCE="${PROJECT_SOURCE_DIR}")
   # DISABLED_ marks what only another test runs, by name (tests/unit/shim).

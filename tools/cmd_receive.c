@@ -149,6 +149,11 @@ static int make_target(struct receiver *receiver, struct gw_error *err)
 {
     struct gw_device_desc device = {.struct_bytes = sizeof(device)};
     struct gw_log log = gw_talk_log();
+    int rc = gw_guest_new_incoming(receiver->reserve, &receiver->guest, err);
+    if (rc == 0 && receiver->options->disk)
+        rc = gw_guest_add_disk(receiver->guest, receiver->options->disk, err);
+    if (rc < 0)
+        return rc;
     const struct gw_target_config config = {
         .struct_bytes = sizeof(config),
         .loop = receiver->loop,
@@ -157,13 +162,12 @@ static int make_target(struct receiver *receiver, struct gw_error *err)
         .params = receiver->options->params,
         .log = &log,
         .ram_bytes_max = receiver->options->ram_bytes_max
-                             ? gw_guest_total_bytes(receiver->options->ram_bytes_max)
+                             ? gw_guest_total_bytes(receiver->options->ram_bytes_max) +
+                                   gw_guest_extra_bytes(receiver->guest)
                              : 0, /* the limit is of the guest's memory: its table comes on top */
     };
 
-    int rc = gw_guest_new_incoming(receiver->reserve, &receiver->guest, err);
-    if (rc == 0)
-        rc = gw_target_new(&config, &receiver->target, err);
+    rc = gw_target_new(&config, &receiver->target, err);
     for (unsigned i = 0; rc == 0 && i < gw_guest_device_count(receiver->guest); i++) {
         gw_guest_device(receiver->guest, i, &device);
         rc = gw_target_add_device(receiver->target, &device, err);

@@ -162,6 +162,8 @@ static int build_guest(struct sender *sender, struct gw_error *err)
 {
     int rc = gw_guest_new(&sender->options->guest, &sender->guest, err);
 
+    if (rc == 0 && sender->options->disk)
+        rc = gw_guest_add_disk(sender->guest, sender->options->disk, err);
     if (rc == 0)
         rc = gw_guest_start(sender->guest, err);
     sender->started = sender->running = rc == 0;

@@ -2,6 +2,7 @@
 /* The built-in guest as a whole: its options, its birth at a source or from a source's description,
  * its end. guest_memory.c maps, guest_fill.c and guest_page.c say what pages hold, guest_pattern.c
  * which is next, guest_vcpu.c when; guest_device.c moves it, guest_verify.c judges it. */
+#include "tools/guest_disk.h"
 #include "tools/guest_impl.h"
 
 #include <errno.h>
@@ -335,6 +336,19 @@ int gw_guest_new_incoming(struct gw_guest_reserve *reserve, struct gw_guest **ou
     return 0;
 }
 
+int gw_guest_add_disk(struct gw_guest *guest, const char *path, struct gw_error *err)
+{
+    int rc = gw_guest_disk_new(path, &guest->disk, err);
+    if (rc == 0 && !guest->incoming)
+        rc = gw_guest_disk_create(guest->disk, guest->config.memory, guest->config.seed, err);
+    return rc;
+}
+
+uint64_t gw_guest_extra_bytes(const struct gw_guest *guest)
+{
+    return guest->disk ? gw_guest_disk_memory_bytes(guest->disk) : 0;
+}
+
 static void describe(const struct gw_guest_memory *memory, const char *name,
                      struct gw_block_desc *block)
 {
@@ -355,6 +369,12 @@ int gw_guest_offer(struct gw_guest *guest, const char *name, uint64_t bytes, uin
 {
     struct gw_guest_memory *memory = NULL;
     (void)page_bytes; /* the kind says it: ours are 4 KiB or 2 MiB */
+    if (guest->incoming && guest->disk && strcmp(name, GW_GUEST_DISK_BLOCK) == 0) {
+        int rc = gw_guest_disk_offer(guest->disk, bytes, kind, err);
+        if (rc == 0)
+            gw_guest_disk_block(guest->disk, block);
+        return rc;
+    }
     if (strcmp(name, "ram") == 0)
         memory = &guest->ram;
     else if (strcmp(name, "generations") == 0)
@@ -362,7 +382,11 @@ int gw_guest_offer(struct gw_guest *guest, const char *name, uint64_t bytes, uin
     if (!memory || !guest->incoming) {
         gw_error_set(err, -EINVAL, GW_CODE_BLOCK,
                      "block '%s': the built-in guest has no such block", name);
-        gw_error_hint(err, "its blocks are 'ram' and 'generations': the source runs another guest");
+        gw_error_hint(err,
+                      strcmp(name, GW_GUEST_DISK_BLOCK) == 0
+                          ? "the source's guest has a disk: give its file here too, --disk FILE"
+                          : "its blocks are 'ram' and 'generations': the source runs another "
+                            "guest");
         return -EINVAL;
     }
     if (memory->bytes)
@@ -387,6 +411,7 @@ void gw_guest_free(struct gw_guest *guest)
     if (!guest)
         return;
     gw_guest_vcpus_end(guest);
+    gw_guest_disk_free(guest->disk);
     free(guest->vcpus);
     gw_guest_memory_unmap(&guest->ram);
     gw_guest_memory_unmap(&guest->table);
@@ -400,13 +425,16 @@ void gw_guest_free(struct gw_guest *guest)
 
 unsigned gw_guest_block_count(const struct gw_guest *guest)
 {
-    return (guest->ram.bytes != 0) + (guest->table.bytes != 0);
+    return (guest->ram.bytes != 0) + (guest->table.bytes != 0) +
+           (guest->disk && gw_guest_disk_is_there(guest->disk));
 }
 
 void gw_guest_block(const struct gw_guest *guest, unsigned index, struct gw_block_desc *block)
 {
     if (index == 0)
         describe(&guest->ram, "ram", block);
+    else if (index == 2)
+        gw_guest_disk_block(guest->disk, block);
     else
         describe(&guest->table, "generations", block);
 }

@@ -89,6 +89,12 @@ void gw_guest_reserve_free(struct gw_guest_reserve *reserve); /* takes NULL */
  * its kind are taken from it while they fit, others are mapped. */
 int gw_guest_new_incoming(struct gw_guest_reserve *reserve, struct gw_guest **guest,
                           struct gw_error *err);
+/* Give it a disk, before it is started, and at a target before anything is offered: virtio-blk over this
+ * file (guest_disk.h), a block of memory more ("disk") and a device more. Its first vCPUs use it whatever
+ * the dirty rate is. At both ends or at none. Return: as gw_guest_disk_new(), or -ENOMEM. */
+int gw_guest_add_disk(struct gw_guest *guest, const char *path, struct gw_error *err);
+/* Of blocks that gw_guest_total_bytes() does not count. */
+uint64_t gw_guest_extra_bytes(const struct gw_guest *guest);
 /* Memory for one block of the source; in @block, size_bytes and the name are @bytes and @name.
  * Return: 0, -EINVAL (a guest of ours has no such block), -EEXIST, -ENOMEM. */
 int gw_guest_offer(struct gw_guest *guest, const char *name, uint64_t bytes, uint32_t page_bytes,

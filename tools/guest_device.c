@@ -3,6 +3,7 @@
  * the memory that came: what it is, each vCPU's count of writes, and the hash of the table of
  * generations. Its size does not depend on the memory's. "guest-ballast" is bytes that prove
  * themselves, as many as asked for, to be weighed in the downtime. */
+#include "tools/guest_disk.h"
 #include "tools/guest_impl.h"
 
 #include <errno.h>
@@ -180,12 +181,16 @@ static int ballast_load(void *opaque, struct gw_reader *r, uint32_t version_id,
 
 unsigned gw_guest_device_count(const struct gw_guest *guest)
 {
-    (void)guest;
-    return 2;
+    return 2 + (guest->disk != NULL);
 }
 
 void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_desc *device)
 {
+    if (index == 2) {
+        gw_guest_disk_device(guest->disk, device,
+                             NULL); /* of a table of our own: it is well formed */
+        return;
+    }
     *device = (struct gw_device_desc){
         .struct_bytes = sizeof(*device),
         .name = index == 0 ? "guest" : "guest-ballast",

@@ -54,6 +54,7 @@ struct gw_guest_vcpu {
     _Atomic uint64_t user_ns, system_ns;
     /* Pacing: since `origin_ns` it was to make rate * time writes and has made `paced`. */
     uint64_t origin_ns, paced;
+    uint64_t disk_ns; /* when its next turn at the disk is */
     unsigned paced_percent;
     pthread_t thread;
 };
@@ -64,6 +65,7 @@ struct gw_guest {
     struct gw_guest_config config;
     struct gw_guest_memory ram, table;
     struct gw_guest_reserve *reserve;
+    struct gw_guest_disk *disk; /* NULL: it has none */
     uint64_t pages;
     bool incoming, loaded; /* loaded: config, counts and hash are known */
     uint64_t base_hash;    /* of the table when vCPUs' hashes began; modulo 2^64 */

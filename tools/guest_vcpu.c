@@ -2,6 +2,7 @@
 /* vCPU threads: each writes its own share of the pages, at its share of the rate, in ticks of a
  * millisecond, and sleeps between them on the condition that pause, resume and the end signal too.
  * must_stop is looked at before every write, so a pause waits for one write at most. */
+#include "tools/guest_disk.h"
 #include "tools/guest_impl.h"
 
 #include <errno.h>
@@ -126,15 +127,36 @@ static uint64_t run_paced(struct gw_guest_vcpu *vcpu, unsigned percent)
     return next > now + TICK_NS ? next : now + TICK_NS;
 }
 
-static uint64_t run_some(struct gw_guest_vcpu *vcpu)
+static uint64_t run_writes(struct gw_guest_vcpu *vcpu, unsigned percent)
 {
     const struct gw_guest *guest = vcpu->guest;
-    unsigned percent = atomic_load_explicit(&guest->throttle_percent, memory_order_relaxed);
     if (guest->config.dirty_rate == 0)
         return NEVER_NS;
     if (guest->config.dirty_rate == GW_GUEST_RATE_MAX)
         return run_unlimited(vcpu, percent);
     return run_paced(vcpu, percent);
+}
+
+/* A turn at the disk each tick, fewer if it is throttled. */
+static uint64_t run_disk(struct gw_guest_vcpu *vcpu, unsigned percent)
+{
+    struct gw_guest_disk *disk = vcpu->guest->disk;
+    if (!disk || vcpu->index >= GW_GUEST_DISK_QUEUES)
+        return NEVER_NS;
+    uint64_t now = clock_ns();
+    if (now < vcpu->disk_ns)
+        return vcpu->disk_ns;
+    gw_guest_disk_turn(disk, vcpu->index);
+    vcpu->disk_ns = now + TICK_NS * 100 / (100 - percent);
+    return vcpu->disk_ns;
+}
+
+static uint64_t run_some(struct gw_guest_vcpu *vcpu)
+{
+    unsigned percent = atomic_load_explicit(&vcpu->guest->throttle_percent, memory_order_relaxed);
+    uint64_t writes_ns = run_writes(vcpu, percent);
+    uint64_t disk_ns = run_disk(vcpu, percent);
+    return disk_ns < writes_ns ? disk_ns : writes_ns;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
@@ -257,6 +279,8 @@ void gw_guest_pause(struct gw_guest *guest)
 void gw_guest_resume(struct gw_guest *guest)
 {
     pthread_mutex_lock(&guest->state_lock);
+    if (guest->disk && guest->state == GW_GUEST_PAUSED)
+        gw_guest_disk_resumed(guest->disk);
     if (guest->state == GW_GUEST_PAUSED)
         change_state_locked(guest, GW_GUEST_RUNNING);
     pthread_mutex_unlock(&guest->state_lock);

@@ -5,6 +5,7 @@
  * itself is the one the vCPUs left is shown by its hash, and that the counts are, by the sum of each
  * vCPU's generations. So a page that is lost, old, torn, zero or in another's place is found, and so
  * is a table or a count that ran back. */
+#include "tools/guest_disk.h"
 #include "tools/guest_impl.h"
 
 #include <errno.h>
@@ -238,6 +239,8 @@ int gw_guest_verify(struct gw_guest *guest, struct gw_error *err)
                      check.page, gw_guest_owner(guest, check.page), check.text);
     else
         rc = check_counts(&check, err);
+    if (rc == 0 && guest->disk)
+        rc = gw_guest_disk_verify(guest->disk, err);
     pthread_mutex_destroy(&check.fault_lock);
     free(check.ram_data);
     free(check.table_data);

@@ -33,6 +33,7 @@ enum option_id {
     OPTION_PREALLOC,
     OPTION_MEMORY,
     OPTION_RUN_FOR,
+    OPTION_DISK,
     OPTION_SERVE,
     OPTION_WIRE,
     OPTION_DIGEST,
@@ -66,6 +67,8 @@ static const struct option_row rows[] = {
     {"seed", "N", OPTION_GUEST, FOR_GUEST, "of the fill and the pattern (1)"},
     {"device-state", "SIZE", OPTION_GUEST, FOR_GUEST,
      "bytes of device state beside the vCPUs' (0)"},
+    {"disk", "FILE", OPTION_DISK, GW_FOR_SEND | GW_FOR_RECEIVE,
+     "its disk, the same file at both ends; written over"},
     {"warmup", "SECONDS", OPTION_WARMUP, FOR_GUEST, "the guest runs so long before it moves (1)"},
     {"prealloc", "SIZE", OPTION_PREALLOC, GW_FOR_RECEIVE, "touch so much memory before listening"},
     {"memory", "KIND", OPTION_MEMORY, GW_FOR_RECEIVE,
@@ -320,6 +323,9 @@ static int take(struct gw_options *options, const struct option_row *row, char *
         return take_size(row, value, &options->prealloc_bytes);
     case OPTION_RUN_FOR:
         return take_seconds(row, value, SECONDS_MAX, &options->run_for_s);
+    case OPTION_DISK:
+        options->disk = value;
+        return -1;
     case OPTION_JSON:
         options->json = value;
         return -1;

@@ -37,6 +37,7 @@ struct gw_options {
     const char *json;    /* path, "-" or NULL */
     const char *events;  /* path, "-" or NULL */
     const char *wire;    /* try: "tcp" or "unix" */
+    const char *disk;    /* the guest's: path or NULL */
     const char *extract; /* analyze: folder or NULL */
     const char *other;   /* analyze: the stream to compare with, or NULL; compat: NEW */
     bool quiet, digest, hold, serve, verify;

@@ -24,9 +24,9 @@ ROOM_INCLUDES = {
     "ram": ["ram/*", "transport/transport.h", "core/base/*", "gw_config.h"],
     "control": ["control/*", "transport/transport.h", "core/base/*", "gw_config.h"],
     "core": ["core/*", "ram/*", "control/*", "transport/transport.h", "gw_config.h"],
-    "tools": ["tools/*"],
+    "tools": ["tools/*", "devices/*"],
     "devices": ["devices/*"],
-    "examples": ["examples/*"],
+    "examples": ["examples/*", "devices/*"],
 }
 
 # Where the headers of other people's libraries may be included. Anywhere in tests and perf.
