@@ -17,7 +17,7 @@
 #define PEER_TIMEOUT_NS_MIN (10 * GW_NS_PER_MS)
 #define TIMEOUT_NS_MAX                                                                             \
     (UINT64_C(30) * 24 * 3600 * GW_NS_PER_S) /* 30 days: now + timeout never wraps */
-#define FLAGS_KNOWN GW_HELLO_DIGEST
+#define FLAGS_KNOWN (GW_HELLO_DIGEST | GW_HELLO_DEVICES)
 
 static int unsupported(struct gw_error *err, const char *hint)
 {

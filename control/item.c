@@ -66,6 +66,14 @@ void gw_stream_write_eof(struct gw_writer *w)
     gw_writer_u8(w, GW_ITEM_EOF);
 }
 
+void gw_stream_write_description(struct gw_writer *w, const void *text, size_t bytes)
+{
+    gw_assert(bytes <= UINT32_MAX);
+    gw_writer_u8(w, GW_ITEM_DESCRIPTION);
+    gw_writer_be32(w, (uint32_t)bytes);
+    gw_writer_bytes(w, text, bytes);
+}
+
 /* ---- reading --------------------------------------------------------------------------------- */
 
 /* @text of @bytes to @to (256 bytes); refused if a byte is not printable. */

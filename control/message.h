@@ -37,6 +37,7 @@ enum gw_message_type {
     GW_MSG_JOINED = 36,   /* target -> source: fence n has arrived on every page endpoint */
     /* the savevm stream */
     GW_MSG_STREAM = 48, /* source -> target: bytes; flag LAST ends an item (see stream.h) */
+    GW_MSG_LOADED = 49, /* target -> source: how much of it is loaded, and what it waits for */
     /* handover */
     GW_MSG_PREPARE = 64,  /* source -> target: ASK-TO-PREPARE */
     GW_MSG_PREPARED = 65, /* target -> source */
@@ -57,6 +58,8 @@ enum gw_message_type {
 enum gw_outcome { GW_OUTCOME_NONE, GW_OUTCOME_RUNNING, GW_OUTCOME_DECLINED, GW_OUTCOME_VOID };
 
 #define GW_HELLO_DIGEST 1u /* source: digests are compared before COMMIT */
+#define GW_HELLO_DEVICES                                                                           \
+    2u /* source: some of its devices send before the pause; LOADED is wanted */
 
 struct gw_hello { /* both directions; a field that a side does not use is zero */
     uint32_t version_min, version_max; /* of the protocol; the reply has both = the one chosen */
@@ -113,6 +116,10 @@ struct gw_message {
         struct gw_span list; /* BLOCKS, BLOCKS_OK, WISHES, KEYS, RELEASE, RELEASED: entries */
         struct gw_span data; /* STREAM */
         uint64_t credit;
+        struct {                               /* LOADED */
+            uint64_t items;                    /* of the stream that were taken, its header too */
+            uint32_t acks_missing, acks_given; /* devices that have not acknowledged; all acks */
+        } loaded;
         struct {
             uint32_t number;
             struct gw_span runs; /* entries as a cursor reads them */

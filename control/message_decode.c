@@ -242,6 +242,11 @@ static int take_body(struct body *body, struct gw_message *msg)
     case GW_MSG_ZERO_ACK:
         msg->u.number = take_u32(body);
         return 0;
+    case GW_MSG_LOADED:
+        msg->u.loaded.items = take_u64(body);
+        msg->u.loaded.acks_missing = take_u32(body);
+        msg->u.loaded.acks_given = take_u32(body);
+        return 0;
     case GW_MSG_PREPARE:
     case GW_MSG_PREPARED:
         return take_prepare(body, msg);

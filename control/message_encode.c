@@ -121,6 +121,11 @@ static int put_body(uint8_t **at, const struct gw_message *msg, struct gw_span *
     case GW_MSG_ZERO_ACK:
         put_u32(at, msg->u.number);
         return 0;
+    case GW_MSG_LOADED:
+        put_u64(at, msg->u.loaded.items);
+        put_u32(at, msg->u.loaded.acks_missing);
+        put_u32(at, msg->u.loaded.acks_given);
+        return 0;
     case GW_MSG_PREPARE:
     case GW_MSG_PREPARED:
         put_prepare(at, msg);

@@ -14,6 +14,7 @@
 
 struct entry {
     struct gw_section section;
+    bool has_ended; /* by END: a FULL of the same name and id may follow, once */
     struct entry *next_of_name, *next_of_id;
 };
 
@@ -69,7 +70,18 @@ static void close_ended(struct gw_stream_order *order)
     while (*link != order->ended)
         link = &(*link)->next_of_id;
     *link = order->ended->next_of_id;
+    order->ended->has_ended = true;
     order->ended = NULL;
+}
+
+/* What a device of many sections still has in the pause is a FULL of the same name. */
+static bool goes_with(struct entry *other, enum gw_item_type type, const struct gw_section *section)
+{
+    if (type != GW_ITEM_FULL || !other->has_ended ||
+        other->section.section_id != section->section_id)
+        return false;
+    other->has_ended = false;
+    return true;
 }
 
 static int add_named(struct gw_stream_order *order, enum gw_item_type type,
@@ -78,9 +90,12 @@ static int add_named(struct gw_stream_order *order, enum gw_item_type type,
     unsigned bucket = hash_name(section);
     for (struct entry *other = order->by_name[bucket]; other; other = other->next_of_name) {
         if (other->section.instance_id == section->instance_id &&
-            strcmp(other->section.idstr, section->idstr) == 0)
+            strcmp(other->section.idstr, section->idstr) == 0) {
+            if (goes_with(other, type, section))
+                return 0;
             return gw_fail(err, -EPROTO, "section '%s' instance %" PRIu32 " is there twice",
                            section->idstr, section->instance_id);
+        }
     }
     const struct entry *open = type == GW_ITEM_START ? find_open(order, section->section_id) : NULL;
     if (open)
@@ -167,4 +182,15 @@ const struct gw_section *gw_stream_order_find(const struct gw_stream_order *orde
 {
     const struct entry *entry = find_open(order, id);
     return entry ? &entry->section : NULL;
+}
+
+const struct gw_section *gw_stream_order_open(const struct gw_stream_order *order)
+{
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        for (const struct entry *entry = order->by_id[i]; entry; entry = entry->next_of_id) {
+            if (entry != order->ended)
+                return &entry->section;
+        }
+    }
+    return NULL;
 }

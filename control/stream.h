@@ -61,6 +61,7 @@ void gw_stream_write_header(struct gw_writer *w, const char *machine);
 void gw_stream_write_section(struct gw_writer *w, const struct gw_section *section);
 void gw_stream_write_footer(struct gw_writer *w, uint32_t section_id);
 void gw_stream_write_eof(struct gw_writer *w);
+void gw_stream_write_description(struct gw_writer *w, const void *text, size_t bytes);
 
 /* Take one whole item apart. @machine (256 bytes, GW_ITEM_CONFIGURATION only); @section; @body:
  * what lies between head and footer. -EPROTO/-EBADMSG with err: offset, byte, what was expected.
@@ -72,7 +73,7 @@ int gw_stream_read_item(const void *data, size_t bytes, enum gw_item_type *type,
  * ------------------------------------------------------------ */
 
 /* Remembers ids opened by START; checks header first, PART/END of an open id, EOF last, no
- * duplicate (idstr, instance) pair. */
+ * duplicate (idstr, instance) pair, but for one FULL that goes with a section that has ended. */
 struct gw_stream_order;
 struct gw_stream_order *gw_stream_order_new(void);
 void gw_stream_order_free(struct gw_stream_order *order);
@@ -80,5 +81,7 @@ int gw_stream_order_next(struct gw_stream_order *order, enum gw_item_type type,
                          const struct gw_section *section, struct gw_error *err);
 /* For PART and END: the START's idstr, instance and version; NULL if not open. */
 const struct gw_section *gw_stream_order_find(const struct gw_stream_order *order, uint32_t id);
+/* Some section that START opened and END has not closed; NULL: there is none. */
+const struct gw_section *gw_stream_order_open(const struct gw_stream_order *order);
 
 #endif

@@ -127,7 +127,7 @@ GW_TEST(handshake, refusals_name_both_sides)
                    "source has pages of 16384 bytes, target of 4096");
     theirs.flags = 5;
     answer_refuses(-EPROTONOSUPPORT, GW_CODE_UNSUPPORTED,
-                   "source asks for features 0x5, target knows 0x1");
+                   "source asks for features 0x5, target knows 0x3");
     theirs.endpoints = 0;
     answer_refuses(-EPROTO, GW_CODE_PROTOCOL, "source has no page endpoints");
     theirs.endpoints = 5;

@@ -182,3 +182,30 @@ GW_TEST(order, out_of_memory_changes_nothing)
     GW_EXPECT(gw_stream_order_new() == NULL);
     gw_alloc_fail_after(-1);
 }
+
+GW_TEST(order, a_full_may_follow_the_end_of_its_section_once)
+{
+    begin();
+    GW_EXPECT_EQ(plain(GW_ITEM_CONFIGURATION), 0);
+    GW_EXPECT_EQ(next(GW_ITEM_START, 2, "vfio", 0), 0);
+    GW_EXPECT_EQ(next(GW_ITEM_FULL, 2, "vfio", 0), -EPROTO); /* it has not ended */
+    GW_EXPECT_EQ(next(GW_ITEM_END, 2, "", 0), 0);
+    GW_EXPECT_EQ(next(GW_ITEM_FULL, 3, "vfio", 0), -EPROTO); /* another id */
+    GW_EXPECT_EQ(next(GW_ITEM_FULL, 2, "vfio", 0), 0);
+    GW_EXPECT_EQ(next(GW_ITEM_FULL, 2, "vfio", 0), -EPROTO);
+    GW_EXPECT_STREQ(err.message, "section 'vfio' instance 0 is there twice");
+    GW_EXPECT_EQ(next(GW_ITEM_END, 2, "", 0), -EPROTO);
+    end();
+}
+
+GW_TEST(order, what_was_not_ended_is_found)
+{
+    begin();
+    GW_EXPECT_EQ(plain(GW_ITEM_CONFIGURATION), 0);
+    GW_EXPECT(gw_stream_order_open(order) == NULL);
+    GW_EXPECT_EQ(next(GW_ITEM_START, 2, "vfio", 0), 0);
+    GW_EXPECT_STREQ(gw_stream_order_open(order)->idstr, "vfio");
+    GW_EXPECT_EQ(next(GW_ITEM_END, 2, "", 0), 0);
+    GW_EXPECT(gw_stream_order_open(order) == NULL);
+    end();
+}

@@ -157,6 +157,11 @@ static inline void sample_message(enum gw_message_type type, struct gw_message *
     case GW_MSG_JOINED:
         msg->u.number = 7;
         break;
+    case GW_MSG_LOADED:
+        msg->u.loaded.items = 4;
+        msg->u.loaded.acks_missing = 1;
+        msg->u.loaded.acks_given = 2;
+        break;
     case GW_MSG_ZERO_ACK:
         msg->u.number = 5;
         break;
