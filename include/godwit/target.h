@@ -32,6 +32,14 @@ struct gw_block_offer {
     uint32_t flags;
 };
 
+/** gw_block_offer_check() - for block_offered: may a block of this host that has @size_bytes be the one
+ *  offered? Sizes must be equal, but for a block that can have other sizes (a firmware's tables), up to
+ *  @size_bytes_max; 0 for all others. A ROM is sent like RAM: the guest was started with the source's
+ *  and goes on with it, so @desc's memory must be writable here, whatever the guest may do. [any thread]
+ *  Return: 0, or -EINVAL, code block, naming both sizes. */
+GW_API int gw_block_offer_check(const struct gw_block_offer *offer, uint64_t size_bytes,
+                                uint64_t size_bytes_max, struct gw_error *err);
+
 /* Called inside gw_dispatch(); 0 or a negative errno with @err set. */
 struct gw_target_ops {
     size_t struct_bytes;

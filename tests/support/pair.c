@@ -293,7 +293,8 @@ static void init_source(struct pair *pair, const struct gw_log *log)
                                      .page_bytes =
                                          block->kind == GW_BLOCK_HUGETLB ? 2u << 20 : 4096,
                                      .kind = block->kind,
-                                     .fd = block->source_fd};
+                                     .fd = block->source_fd,
+                                     .flags = block->flags};
         if (gw_source_add_block(pair->src, &desc, &err) < 0)
             GW_FAIL("block: %s", err.message);
     }

@@ -18,6 +18,7 @@ struct pair_block {
     unsigned char *source, *target;
     uint64_t bytes;
     enum gw_block_kind kind;
+    uint32_t flags; /* GW_BLOCK_*, set before pair_init() */
     int source_fd, target_fd;
 };
 
