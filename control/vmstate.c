@@ -182,6 +182,12 @@ static int load_device(void *opaque, struct gw_reader *r, uint32_t version_id, s
     return load(opaque, r, version_id, false, err);
 }
 
+static bool is_needed(void *opaque)
+{
+    const struct gw_vmstate_device *dev = opaque;
+    return gw_vmstate_is_needed(dev->vmsd, dev->opaque);
+}
+
 int gw_vmstate_device_desc(struct gw_vmstate_device *dev, struct gw_device_desc *desc,
                            struct gw_error *err)
 {
@@ -201,6 +207,7 @@ int gw_vmstate_device_desc(struct gw_vmstate_device *dev, struct gw_device_desc 
         .opaque = dev,
         .save = save_device,
         .load = load_device,
+        .needed = vmsd->needed || vmsd->property ? is_needed : NULL,
     };
     return 0;
 }

@@ -30,14 +30,26 @@ const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, c
     return NULL;
 }
 
+bool gw_device_is_early(const struct gw_device_desc *device)
+{
+    return device->flags & GW_DEVICE_EARLY && device->save;
+}
+
+bool gw_device_is_needed(const struct gw_device_desc *device)
+{
+    return device->save && (!device->needed || device->needed(device->opaque));
+}
+
 static int check_handlers(const struct gw_device_desc *desc, struct gw_error *err)
 {
     const struct gw_device_ops *ops = desc->ops;
     if (ops->struct_bytes < sizeof(*ops))
         return gw_fail(err, -EINVAL, "device '%s': struct_bytes of its handlers is not set",
                        desc->name);
-    return gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
-                        "device '%s': its handlers are not driven yet", desc->name);
+    if (desc->flags & GW_DEVICE_EARLY)
+        return gw_fail(err, -EINVAL, "device '%s': GW_DEVICE_EARLY and handlers exclude each other",
+                       desc->name);
+    return 0;
 }
 
 /* @desc is whole, whatever its caller knew of it. */
@@ -50,13 +62,13 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
     if (odd)
         return gw_fail(err, -EINVAL, "device: byte 0x%02x in its name is not printable ASCII",
                        *odd);
-    if (strcmp(desc->name, "ram") == 0)
+    if (strcmp(desc->name, GW_RAM_NAME) == 0)
         return gw_fail(err, -EINVAL, "device 'ram': that name is the memory's");
     if (!desc->save && !desc->load && !desc->ops)
         return gw_fail(err, -EINVAL, "device '%s': neither save nor load is set", desc->name);
-    if (desc->flags)
-        return gw_fail(err, -EINVAL, "device '%s': flags 0x%x are not served yet", desc->name,
-                       desc->flags);
+    if (desc->flags & ~GW_DEVICE_EARLY)
+        return gw_fail(err, -EINVAL, "device '%s': flags 0x%x, of which 0x%x are not known",
+                       desc->name, desc->flags, desc->flags & ~GW_DEVICE_EARLY);
     if (desc->minimum_version_id > desc->version_id)
         return gw_fail(err, -EINVAL, "device '%s': minimum_version_id %u is above version_id %u",
                        desc->name, desc->minimum_version_id, desc->version_id);
@@ -91,6 +103,30 @@ static int make_room(struct gw_devices *devices)
     return 0;
 }
 
+/* @desc was checked. */
+static int add(struct gw_devices *devices, struct gw_device_desc *desc, struct gw_error *err)
+{
+    struct gw_device_ops *ops = desc->ops ? gw_zalloc(1, sizeof(*ops)) : NULL;
+    char *name = gw_strdup(desc->name);
+    if (!name || (desc->ops && !ops) || make_room(devices) < 0) {
+        gw_free(ops);
+        gw_free(name);
+        return gw_fail(err, -ENOMEM, "device '%s': register", desc->name);
+    }
+    if (ops)
+        *ops = *desc->ops;
+    desc->name = name;
+    desc->ops = ops;
+    unsigned at = devices->count;
+    while (at > 0 && devices->list[at - 1].priority < desc->priority)
+        at--;
+    memmove(&devices->list[at + 1], &devices->list[at],
+            (devices->count - at) * sizeof(devices->list[0]));
+    devices->list[at] = *desc;
+    devices->count++;
+    return 0;
+}
+
 int gw_devices_add(struct gw_devices *devices, const struct gw_device_desc *given,
                    struct gw_error *err)
 {
@@ -105,23 +141,14 @@ int gw_devices_add(struct gw_devices *devices, const struct gw_device_desc *give
         return gw_fail_code(err, -EEXIST, GW_CODE_INVALID,
                             "device '%s' instance %u is registered already", desc.name,
                             desc.instance_id);
-    struct gw_device_ops *ops = desc.ops ? gw_zalloc(1, sizeof(*ops)) : NULL;
-    char *name = gw_strdup(desc.name);
-    if (!name || (desc.ops && !ops) || make_room(devices) < 0) {
-        gw_free(ops);
-        gw_free(name);
-        return gw_fail(err, -ENOMEM, "device '%s': register", given->name);
-    }
-    if (ops)
-        *ops = *desc.ops;
-    desc.name = name;
-    desc.ops = ops;
-    unsigned at = devices->count;
-    while (at > 0 && devices->list[at - 1].priority < desc.priority)
-        at--;
-    memmove(&devices->list[at + 1], &devices->list[at],
-            (devices->count - at) * sizeof(devices->list[0]));
-    devices->list[at] = desc;
-    devices->count++;
+    return add(devices, &desc, err);
+}
+
+int gw_devices_set_ram(struct gw_devices *devices, struct gw_ram *ram, struct gw_error *err)
+{
+    struct gw_device_desc desc = gw_savevm_ram(ram);
+    if (devices->count == 0 || strcmp(devices->list[0].name, GW_RAM_NAME) != 0)
+        return add(devices, &desc, err);
+    devices->list[0].opaque = ram;
     return 0;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Precopy: a round is "every owner sends its dirty pages, then a fence"; it is over when the target
- * has joined the fences of all page endpoints. Then every owner's dirty log is synced, on the pool,
- * and convergence judges: another round, the last one, or never. */
+/* Precopy: a round is "every owner sends its dirty pages, then a fence, and every device what it had when
+ * the round began"; it is over when the target has joined the fences of all page endpoints and no device
+ * has more. Then every owner's dirty log is synced, on the pool, every device is asked what is left, and
+ * convergence judges: another round, the last one, or never. */
 #include "core/source_chunks.h"
 
 #include "core/base/bytes.h"
@@ -51,7 +52,9 @@ void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uin
         uint64_t done = (totals->normal_pages - src->round_normal_before) +
                         (totals->duplicate_pages - src->round_duplicate_before);
         uint64_t left = src->round_dirty_pages > done ? src->round_dirty_pages - done : 0;
-        stats->remaining_bytes = left * GW_PAGE_BYTES;
+        uint64_t devices = src->pending.device_bytes;
+        devices -= gw_min_u64(devices, src->round_device_bytes);
+        stats->remaining_bytes = left * GW_PAGE_BYTES + devices;
         uint64_t ns = now - src->round_begun_ns;
         if (ns > 10 * GW_NS_PER_MS) {
             double seconds = (double)ns / 1e9;
@@ -87,6 +90,8 @@ void gw_source_begin_round(struct gw_source *src, bool final)
     src->round_said_before = src->stats.control_messages; /* ours alone to write */
     src->round_begun_ns = gw_clock_ns();
     src->step = final ? GW_SRC_FINAL_SEND : GW_SRC_SEND;
+    if (!final)
+        gw_source_devices_begin_round(src);
     for (unsigned i = 0; i < src->page_count; i++)
         gw_page_out_begin(src->pages[i], src->round, src->round == 1, final);
 }
@@ -94,7 +99,7 @@ void gw_source_begin_round(struct gw_source *src, bool final)
 void gw_source_first_round(struct gw_source *src)
 {
     uint64_t now = gw_clock_ns();
-    if (src->making && src->params.pin_all && src->step == GW_SRC_OFFER) {
+    if (src->making && src->params.pin_all && src->step < GW_SRC_REGISTER) {
         src->step = GW_SRC_REGISTER; /* comes back when all is ready */
         return;
     }
@@ -102,11 +107,6 @@ void gw_source_first_round(struct gw_source *src)
     src->stats.setup_ns = now - src->started_ns;
     src->stats.endpoints = src->page_count;
     pthread_mutex_unlock(&src->stats_lock);
-    struct gw_error err = GW_ERROR_INIT;
-    if (gw_source_open_stream(src, &err) < 0) {
-        gw_source_fail(src, &err);
-        return;
-    }
     gw_source_status(src, GW_STATUS_ACTIVE);
     gw_source_begin_round(src, false);
     gw_source_wish(src, now);
@@ -158,13 +158,13 @@ static void round_over(struct gw_source *src)
     gw_source_begin_sync(src, false);
 }
 
-static void maybe_over(struct gw_source *src)
+void gw_source_maybe_over(struct gw_source *src)
 {
     if (src->fenced_count < src->page_count)
         return;
     if (src->step == GW_SRC_FINAL_SEND)
         gw_source_final_fenced(src);
-    else if (src->step == GW_SRC_SEND && src->joined)
+    else if (src->step == GW_SRC_SEND && src->joined && gw_source_devices_are_done(src))
         round_over(src);
 }
 
@@ -177,7 +177,7 @@ void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number)
     src->fenced_count++;
     if (src->fenced_count == src->page_count)
         src->final_put_ns = gw_clock_ns();
-    maybe_over(src);
+    gw_source_maybe_over(src);
 }
 
 void gw_source_on_joined(struct gw_source *src, uint32_t number)
@@ -191,7 +191,7 @@ void gw_source_on_joined(struct gw_source *src, uint32_t number)
     }
     src->joined = true;
     src->joined_ns = gw_clock_ns();
-    maybe_over(src);
+    gw_source_maybe_over(src);
 }
 
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)
@@ -264,6 +264,28 @@ void gw_source_record_round(struct gw_source *src, uint64_t found, uint64_t dirt
     gw_source_tell_round(src, &round);
 }
 
+/* What devices have yet to send may need time rather than rounds. */
+#define DEVICE_ROUND_NS (20 * GW_NS_PER_MS)
+
+uint64_t gw_source_next_round(struct gw_source *src, uint64_t now_ns)
+{
+    if (src->step != GW_SRC_SYNC || src->next_round_ns == 0)
+        return GW_NEVER_NS;
+    if (now_ns < src->next_round_ns)
+        return src->next_round_ns;
+    src->next_round_ns = 0;
+    gw_source_begin_round(src, false);
+    return now_ns;
+}
+
+static void another_round(struct gw_source *src)
+{
+    uint64_t now = gw_clock_ns();
+    bool waits = src->pending.device_bytes > 0 || !gw_source_acks_are_there(src);
+    src->next_round_ns = waits ? gw_max_u64(now, src->round_begun_ns + DEVICE_ROUND_NS) : now;
+    gw_source_next_round(src, now);
+}
+
 static void stalled(struct gw_source *src)
 {
     const struct gw_converge *facts = &src->converge;
@@ -278,7 +300,7 @@ static void stalled(struct gw_source *src)
         return;
     }
     if (src->params.stall_action == GW_STALL_WAIT) {
-        gw_source_begin_round(src, false);
+        another_round(src);
         return;
     }
     struct gw_error err = GW_ERROR_INIT;
@@ -296,7 +318,65 @@ static void stalled(struct gw_source *src)
     gw_source_fail(src, &err);
 }
 
-static void judge(struct gw_source *src, uint64_t found)
+static void wait_for_acks(struct gw_source *src)
+{
+    if (!src->ack_wait_told)
+        gw_log_info(
+            &src->log, "source",
+            "would pause the guest, but a device at the target has yet to acknowledge that it "
+            "is ready (%" PRIu32 " have not)",
+            src->acks_missing);
+    src->ack_wait_told = true;
+    another_round(src);
+}
+
+static void pending_finished(struct gw_source *src, int rc);
+
+/* src->facts and src->pending are of the round that is over. */
+static void judge(struct gw_source *src)
+{
+    struct gw_converge_limits limits = {
+        .downtime_limit_ns = src->params.downtime_limit_ms * GW_NS_PER_MS,
+        .max_bandwidth = src->params.max_bandwidth,
+        .avail_switchover_bandwidth = src->params.avail_switchover_bandwidth,
+    };
+    src->facts.remaining_bytes = src->pending.bytes;
+    struct gw_converge judged = src->converge;
+    enum gw_converge_verdict verdict = gw_converge_judge(&judged, &src->facts, &limits);
+    if (verdict == GW_CONVERGE_SWITCH && src->has_handlers && !src->pending.is_exact) {
+        gw_source_ask_pending(src, true, pending_finished); /* it is worth a longer look */
+        return;
+    }
+    src->converge = judged;
+    uint64_t expected = gw_converge_downtime_ns(&src->converge, &limits);
+    pthread_mutex_lock(&src->stats_lock);
+    src->stats.remaining_bytes = src->pending.bytes;
+    src->stats.expected_downtime_ns = expected == GW_NEVER_NS ? 0 : expected;
+    pthread_mutex_unlock(&src->stats_lock);
+    bool would_switch =
+        verdict == GW_CONVERGE_SWITCH ||
+        (verdict == GW_CONVERGE_STALLED && src->params.stall_action == GW_STALL_SWITCH);
+    if (would_switch && !gw_source_acks_are_there(src))
+        wait_for_acks(src);
+    else if (verdict == GW_CONVERGE_SWITCH)
+        gw_source_switch(src);
+    else if (verdict == GW_CONVERGE_STALLED)
+        stalled(src);
+    else
+        another_round(src);
+}
+
+static void pending_finished(struct gw_source *src, int rc)
+{
+    if (src->step != GW_SRC_SYNC)
+        return;
+    if (rc < 0)
+        gw_source_fail(src, &src->call.err);
+    else
+        judge(src);
+}
+
+static void round_synced(struct gw_source *src, uint64_t found)
 {
     uint64_t now = gw_clock_ns();
     uint64_t dirtied_ns = now - src->armed_ns;
@@ -304,32 +384,14 @@ static void judge(struct gw_source *src, uint64_t found)
     struct gw_sender_stats totals;
     uint64_t tx_bytes;
     gw_source_totals(src, &totals, &tx_bytes);
-    uint64_t remaining = gw_ram_dirty_pages(src->ram) * GW_PAGE_BYTES;
-    struct gw_round_facts facts = {
-        .sent_bytes = totals.bytes - src->round_bytes_before,
+    src->facts = (struct gw_round_facts){
+        .sent_bytes = totals.bytes - src->round_bytes_before + src->round_device_bytes,
         .busy_ns = src->round_busy_ns,
         .dirtied_bytes = found * GW_PAGE_BYTES,
         .dirtied_ns = dirtied_ns,
-        .remaining_bytes = remaining,
-    };
-    struct gw_converge_limits limits = {
-        .downtime_limit_ns = src->params.downtime_limit_ms * GW_NS_PER_MS,
-        .max_bandwidth = src->params.max_bandwidth,
-        .avail_switchover_bandwidth = src->params.avail_switchover_bandwidth,
     };
     gw_source_record_round(src, found, dirtied_ns);
-    enum gw_converge_verdict verdict = gw_converge_judge(&src->converge, &facts, &limits);
-    uint64_t expected = gw_converge_downtime_ns(&src->converge, &limits);
-    pthread_mutex_lock(&src->stats_lock);
-    src->stats.remaining_bytes = remaining;
-    src->stats.expected_downtime_ns = expected == GW_NEVER_NS ? 0 : expected;
-    pthread_mutex_unlock(&src->stats_lock);
-    if (verdict == GW_CONVERGE_SWITCH)
-        gw_source_switch(src);
-    else if (verdict == GW_CONVERGE_STALLED)
-        stalled(src);
-    else
-        gw_source_begin_round(src, false);
+    gw_source_ask_pending(src, false, pending_finished);
 }
 
 static void sync_done(struct gw_mail *mail, void *engine)
@@ -353,7 +415,7 @@ static void sync_done(struct gw_mail *mail, void *engine)
     uint64_t found = 0;
     for (unsigned i = 0; i < src->page_count; i++)
         found += src->sync[i].found;
-    judge(src, found);
+    round_synced(src, found);
 }
 
 static void post_syncs(struct gw_source *src)

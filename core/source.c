@@ -279,6 +279,9 @@ static void on_message(struct gw_source *src, const struct gw_message *msg)
     case GW_MSG_JOINED:
         gw_source_on_joined(src, msg->u.number);
         break;
+    case GW_MSG_LOADED:
+        gw_source_on_loaded(src, msg);
+        break;
     case GW_MSG_PREPARED:
         gw_source_on_prepared(src, msg);
         break;
@@ -462,7 +465,9 @@ static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
         gw_source_post(src, &src->work, cleanup_run, cleanup_done);
         return GW_NEVER_NS;
     }
-    gw_source_drop_items(src);
+    if (!gw_source_clean_devices(src))
+        return GW_NEVER_NS;
+    gw_source_drop_devices(src);
     over(src);
     return now_ns;
 }
@@ -499,6 +504,8 @@ static const char *what_holds_up(const struct gw_source *src)
     case GW_SRC_REGISTER:
         return "memory was not registered at both ends";
     case GW_SRC_SEND:
+        if (src->joined)
+            return "the target loaded no device state";
         return src->fenced_count == src->page_count ? "the target did not join a round"
                                                     : "no page left for the target";
     case GW_SRC_PAUSE:
@@ -509,7 +516,8 @@ static const char *what_holds_up(const struct gw_source *src)
     case GW_SRC_FINAL_SEND:
         return src->call.busy ? "a device's save did not return" : "no page left for the target";
     default:
-        return "the target took nothing of the device state";
+        return src->call.busy ? "a device's save did not return"
+                              : "the target took nothing of the device state";
     }
 }
 
@@ -522,8 +530,8 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
     uint64_t tx_bytes;
     gw_source_totals(src, &sent, &tx_bytes);
     uint64_t moved = (uint64_t)src->step + sent.bytes + sent.duplicate_pages + src->fenced_count +
-                     src->round + src->syncs_busy + src->item_next + src->item_at +
-                     gw_source_chunks_moved(src);
+                     src->round + src->syncs_busy + src->stream_bytes_said + src->items_loaded +
+                     src->items.bytes + gw_source_chunks_moved(src);
     bool digesting = src->step == GW_SRC_STREAM && src->work.busy;
     if (moved != src->moved || digesting || src->moved_ns == 0) {
         src->moved = moved;
@@ -567,6 +575,8 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_TRACK:
     case GW_SRC_OFFER:
         return gw_source_setup_step(src, now_ns);
+    case GW_SRC_DEVICES:
+        return gw_source_devices_step(src, now_ns);
     case GW_SRC_REGISTER: {
         uint64_t chunks_ns = step_chunks(src, now_ns);
         if (src->step == GW_SRC_REGISTER && gw_chunks_are_ready(src->chunks)) {
@@ -579,7 +589,9 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_SYNC: {
         uint64_t chunks_ns = step_chunks(src, now_ns);
         uint64_t items_ns = gw_source_stream_items(src) ? chunks_ns : now_ns + GW_NS_PER_MS;
-        return gw_min_u64(items_ns, judge_round(src, now_ns));
+        uint64_t turn_ns =
+            gw_min_u64(gw_source_iterate(src, now_ns), gw_source_next_round(src, now_ns));
+        return gw_min_u64(gw_min_u64(items_ns, turn_ns), judge_round(src, now_ns));
     }
     case GW_SRC_PRE_SWITCHOVER:
         if (atomic_load_explicit(&src->continue_asked, memory_order_acquire))
@@ -589,8 +601,8 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
         gw_source_stream_step(src);
         if (src->step != GW_SRC_STREAM)
             return now_ns;
-        return gw_min_u64(judge_pause(src, now_ns),
-                          src->item_next < src->item_count ? now_ns + GW_NS_PER_MS : GW_NEVER_NS);
+        return gw_min_u64(gw_min_u64(judge_pause(src, now_ns), gw_source_save(src, now_ns)),
+                          src->items.first ? now_ns + GW_NS_PER_MS : GW_NEVER_NS);
     case GW_SRC_PREPARE:
         if (now_ns >= src->device_deadline_ns) {
             struct gw_error err = GW_ERROR_INIT;
@@ -607,7 +619,8 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_FINAL_SYNC:
     case GW_SRC_FINAL_SEND: {
         uint64_t chunks_ns = step_chunks(src, now_ns);
-        return gw_min_u64(chunks_ns, judge_pause(src, now_ns));
+        uint64_t save_ns = src->step == GW_SRC_PAUSE ? GW_NEVER_NS : gw_source_save(src, now_ns);
+        return gw_min_u64(gw_min_u64(chunks_ns, save_ns), judge_pause(src, now_ns));
     }
     case GW_SRC_LINGER:
     case GW_SRC_CLEANUP:

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* core/source.h - the source's engine, as its files share it: source_api.c (the embedder's side),
- * source.c (step, messages, ending), source_setup.c (connecting to first round), source_wires.c (pages
- * over another wire), source_chunks.c (memory made ready on one-sided wires), precopy.c (rounds),
- * switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the way back).
+ * source.c (step, messages, ending), source_setup.c (connecting to the blocks taken), source_wires.c
+ * (pages over another wire), source_chunks.c (memory made ready on one-sided wires), source_devices.c (the
+ * table of devices: set-up, turns in a round), source_save.c (in the pause, and their end), source_turn.c,
+ * source_items.c (how much they make, and how it gets to the channel),
+ * precopy.c (rounds), switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the
+ * way back).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_SOURCE_H
@@ -10,6 +13,7 @@
 
 #include "control/channel.h"
 #include "control/handshake.h"
+#include "control/vmdesc.h"
 #include "core/base/clock.h"
 #include "core/converge.h"
 #include "core/devices.h"
@@ -19,6 +23,7 @@
 #include "core/page_out.h"
 #include "core/params.h"
 #include "core/shell.h"
+#include "core/source_items.h"
 #include "core/wires.h"
 #include "ram/chunk.h"
 #include "ram/digest.h"
@@ -36,6 +41,7 @@ enum gw_source_step {
     GW_SRC_CONNECT_PAGES, /* page endpoints: jobs, one after the other */
     GW_SRC_TRACK,         /* dirty sources start, populated map: job */
     GW_SRC_OFFER,         /* BLOCKS_OK */
+    GW_SRC_DEVICES,       /* setup of devices; what is early is loaded */
     GW_SRC_REGISTER,      /* rdma-pin-all: everything is registered at both ends */
     GW_SRC_SEND,          /* a round is being sent: all fenced and JOINED */
     GW_SRC_SYNC,          /* dirty sync: jobs */
@@ -101,6 +107,29 @@ struct gw_source_wires {
     struct gw_source_wire at[GW_WIRES_MAX]; /* best first */
     unsigned count, next;                   /* next: being tried, or taken; count: control's wire */
     struct gw_domain *dom;                  /* of the wire at next; NULL: src->dom */
+};
+
+struct gw_handling {        /* one device in this migration; as many, and in order, as gw_devices */
+    bool is_active;         /* takes part, by its handlers: BEGIN was written */
+    bool is_done;           /* in this round */
+    bool has_ended;         /* END was written */
+    bool is_saved;          /* FULL was written, early */
+    uint64_t pending_bytes; /* as last asked */
+    uint64_t round_left_bytes; /* what was pending when the round began, less what it wrote since */
+};
+
+struct gw_source_pending {        /* of all devices, memory too */
+    uint64_t bytes, device_bytes; /* device_bytes: without memory */
+    uint32_t acks_wanted;
+    bool is_exact;
+};
+
+enum gw_saving_pass { GW_SAVING_COMPLETE, GW_SAVING_FULL, GW_SAVING_END, GW_SAVING_OVER };
+
+struct gw_source_saving { /* where saving is: the callback's, while it runs */
+    enum gw_saving_pass pass;
+    unsigned next;
+    uint64_t turn_bytes, paid_bytes; /* of handlers: at most, and made, in one callback */
 };
 
 struct gw_source {
@@ -181,11 +210,32 @@ struct gw_source {
     uint64_t wishes_again_ns;
     bool wishes_done;
 
+    /* devices, and the stream */
+    bool has_handlers,
+        has_early; /* some device but memory: sends before the pause, or the memory */
+    struct gw_handling *handlings;
+    struct gw_source_pending pending;
+    struct gw_source_items made;            /* by the callback that runs, until it has returned */
+    struct gw_source_items items;           /* to be handed to the channel */
+    size_t item_at;                         /* of the first: handed over */
+    uint64_t stream_bytes_said, items_said; /* handed over; items: whole ones */
+    uint64_t items_early;                   /* must be loaded before the first round */
+    uint64_t items_loaded;                  /* by LOADED, as are these */
+    uint32_t acks_missing, acks_given;
+    bool loaded_heard, setup_done;
+    struct gw_vmdesc desc;
+    bool has_desc;
+    unsigned turn_next;          /* device that a turn begins with */
+    uint64_t turn_bytes;         /* that a turn may make */
+    uint64_t turn_ns;            /* no turn before, unless nobody else wants the bandwidth */
+    uint64_t round_device_bytes; /* made in this round */
+    struct gw_round_facts facts; /* of the round that is judged */
+    uint64_t next_round_ns;      /* SYNC: a round that would come too early waits; 0: none does */
+    bool ack_wait_told;
+    struct gw_source_saving saving;
+    bool devices_cleaned;
+
     /* switchover */
-    struct gw_writer *items; /* header, RAM START | RAM END, devices, EOF: one writer each */
-    unsigned item_room, item_count,
-        item_next; /* the engine looks at [item_next, item_count) only */
-    size_t item_at;
     bool items_saved, digest_done, prepare_sent;
     struct gw_error late_err; /* a page endpoint was lost after its last fence was said: an error */
     uint64_t late_until_ns;   /* unless JOINED comes until then; 0: none was */
@@ -264,8 +314,43 @@ int gw_source_wires_failed(struct gw_source *src, struct gw_error *err);
 void gw_source_wires_chosen(struct gw_source *src); /* tell, and name it in statistics */
 void gw_source_wires_close(struct gw_source *src);
 
+/* source_devices.c */
+void gw_source_look_at_devices(struct gw_source *src); /* has_handlers, has_early */
+void gw_source_begin_devices(struct gw_source *src); /* the blocks are taken: setup, then rounds */
+uint64_t gw_source_devices_step(struct gw_source *src, uint64_t now_ns);
+void gw_source_on_loaded(struct gw_source *src, const struct gw_message *msg);
+/* Ask every device what is left, into src->pending: @finished may have been called on return. Nobody
+ * sends or syncs pages. */
+void gw_source_ask_pending(struct gw_source *src, bool exact,
+                           void (*finished)(struct gw_source *, int));
+bool gw_source_acks_are_there(const struct gw_source *src);
+void gw_source_devices_begin_round(struct gw_source *src);
+bool gw_source_devices_are_done(const struct gw_source *src); /* in this round */
+uint64_t gw_source_iterate(struct gw_source *src, uint64_t now_ns);
+
+/* source_save.c */
+uint64_t gw_source_save(struct gw_source *src, uint64_t now_ns); /* the next batch, if one may be */
+bool gw_source_clean_devices(struct gw_source *src);             /* true: done */
+void gw_source_drop_devices(struct gw_source *src);
+
+/* source_turn.c: for the two above */
+uint64_t gw_source_turn_bytes(const struct gw_source *src, uint64_t most);
+/* Of max-bandwidth, for what was made. Return: when the next may begin, whoever wants the bandwidth. */
+uint64_t gw_source_pay(struct gw_source *src, uint64_t bytes, uint64_t now_ns);
+/* @turn_ns is what it returned; sooner, if all is paid. */
+uint64_t gw_source_paid_ns(const struct gw_source *src, uint64_t turn_ns);
+/* In a callback: an item to be written, then added to what it made, unless it is empty or @rc, which is
+ * returned, says that it failed. */
+struct gw_source_item *gw_source_make_item(struct gw_source *src, struct gw_error *err);
+int gw_source_made(struct gw_source *src, struct gw_source_item *item, int rc);
+
+/* source_items.c */
+bool gw_source_stream_items(struct gw_source *src); /* true: all that is ready is handed over */
+
 /* precopy.c */
 void gw_source_first_round(struct gw_source *src);
+void gw_source_maybe_over(struct gw_source *src);                      /* the round, if it is */
+uint64_t gw_source_next_round(struct gw_source *src, uint64_t now_ns); /* SYNC: one that waits */
 void gw_source_begin_round(struct gw_source *src, bool final);
 void gw_source_begin_sync(struct gw_source *src, bool final);
 void gw_source_sync_waits_no_more(struct gw_source *src); /* a chunk's sync is over */
@@ -282,11 +367,9 @@ void gw_source_switch(struct gw_source *src);
 void gw_source_pause(struct gw_source *src);
 void gw_source_final_synced(struct gw_source *src);
 void gw_source_final_fenced(struct gw_source *src);
-int gw_source_open_stream(struct gw_source *src, struct gw_error *err);
-bool gw_source_stream_items(struct gw_source *src); /* true: all that is ready is handed over */
+void gw_source_saved(struct gw_source *src); /* a batch; the last: items_saved */
 void gw_source_stream_step(struct gw_source *src);
 void gw_source_on_prepared(struct gw_source *src, const struct gw_message *msg);
-void gw_source_drop_items(struct gw_source *src);
 
 /* source_settle.c */
 void gw_source_event(struct gw_source *src, enum gw_hs_event event);

@@ -47,7 +47,8 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     src->ram = gw_ram_new();
     gw_discards_init(&src->discards);
     if (rc == 0 &&
-        (!src->ram || gw_ram_add_dirty(src->ram, &gw_discards_ops, &src->discards, err) < 0))
+        (!src->ram || gw_ram_add_dirty(src->ram, &gw_discards_ops, &src->discards, err) < 0 ||
+         gw_devices_set_ram(&src->devices, src->ram, err) < 0))
         rc = -ENOMEM;
     if (rc < 0)
         gw_fail(err, rc, "source");
@@ -135,6 +136,14 @@ static void reset(struct gw_source *src)
     src->round_dirty_pages = src->round_bytes_before = 0;
     src->round_normal_before = src->round_duplicate_before = 0;
     memset(&src->converge, 0, sizeof(src->converge));
+    gw_source_look_at_devices(src);
+    src->stream_bytes_said = src->items_said = src->items_early = src->items_loaded = 0;
+    src->acks_missing = src->acks_given = 0;
+    src->loaded_heard = src->setup_done = src->devices_cleaned = src->ack_wait_told = false;
+    src->turn_next = 0;
+    src->turn_ns = src->next_round_ns = src->round_device_bytes = 0;
+    memset(&src->saving, 0, sizeof(src->saving));
+    memset(&src->pending, 0, sizeof(src->pending));
     src->items_saved = src->digest_done = src->prepare_sent = false;
     src->pause_called_ns = src->final_put_ns = src->committed_ns = 0;
     src->stream_begun_ns = src->joined_ns = 0;

@@ -85,7 +85,8 @@ static void say_hello(struct gw_source *src)
     struct gw_hello *hello = &src->hello;
     memset(hello, 0, sizeof(*hello));
     hello->version_min = hello->version_max = GW_PROTOCOL_VERSION;
-    hello->flags = src->params.digest ? GW_HELLO_DIGEST : 0;
+    hello->flags = (src->params.digest ? GW_HELLO_DIGEST : 0) |
+                   (src->has_handlers || src->has_early ? GW_HELLO_DEVICES : 0);
     hello->page_bytes = GW_PAGE_BYTES;
     hello->endpoints = (uint32_t)src->params.channels;
     hello->message_payload_max = GW_PAYLOAD_BYTES_MAX;
@@ -404,7 +405,7 @@ void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg)
         gw_source_fail(src, &err);
         return;
     }
-    gw_source_first_round(src);
+    gw_source_begin_devices(src);
 }
 
 void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg)

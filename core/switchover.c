@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Switchover: pre-switchover if asked for, pause, last sync, last pages, device state, PREPARE.
  *
- * Device state is saved on the embedder's thread while the last pages are synced and sent; it goes
- * out right behind the last fence, without waiting for it to be joined: the target joins before it
- * accepts RAM END. Until PREPARED everything can be undone by resuming. */
+ * Device state is saved on the embedder's thread (source_devices.c) while the last pages are synced and
+ * sent; it goes out right behind the last fence, without waiting for it to be joined: the target joins
+ * before it accepts RAM END. Until PREPARED everything can be undone by resuming. */
 #include "core/source.h"
 
-#include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
 #include <string.h>
@@ -29,9 +28,6 @@ static int pause_run(struct gw_source *src, struct gw_error *err)
 {
     return src->ops.pause(src->ctx, err);
 }
-
-static int save_run(struct gw_source *src, struct gw_error *err);
-static void save_finished(struct gw_source *src, int rc);
 
 static void final_run(struct gw_job *job)
 {
@@ -74,7 +70,7 @@ static void pause_finished(struct gw_source *src, int rc)
     src->step = GW_SRC_FINAL_SYNC;
     src->sync_begun_ns = gw_clock_ns();
     gw_source_post(src, &src->work, final_run, final_done);
-    gw_source_ask(src, save_run, save_finished);
+    gw_source_save(src, src->sync_begun_ns);
 }
 
 void gw_source_pause(struct gw_source *src)
@@ -89,52 +85,6 @@ void gw_source_pause(struct gw_source *src)
 }
 
 /* ---- device state --------------------------------------------------------------------------------- */
-
-void gw_source_drop_items(struct gw_source *src)
-{
-    for (unsigned i = 0; i < src->item_room; i++)
-        gw_writer_fini(&src->items[i]);
-    gw_free(src->items);
-    src->items = NULL;
-    src->item_room = src->item_count = src->item_next = 0;
-    src->item_at = 0;
-}
-
-int gw_source_open_stream(struct gw_source *src, struct gw_error *err)
-{
-    unsigned room = src->devices.count + 4; /* header, RAM START, RAM END, EOF */
-    src->items = gw_zalloc(room, sizeof(*src->items));
-    if (!src->items)
-        return gw_fail(err, -ENOMEM, "savevm stream");
-    src->item_room = room;
-    for (unsigned i = 0; i < room; i++)
-        gw_writer_init(&src->items[i], src->granted.section_bytes_max);
-    gw_stream_write_header(&src->items[0], src->machine);
-    gw_savevm_ram_start(&src->items[1], src->ram);
-    for (unsigned i = 0; i < 2; i++) {
-        if (gw_writer_error(&src->items[i]) < 0)
-            return gw_fail(err, gw_writer_error(&src->items[i]), "savevm stream: block table");
-    }
-    src->item_count = 2;
-    return 0;
-}
-
-/* On the loop's thread; the engine looks at these items only after it finished. */
-static int save_run(struct gw_source *src, struct gw_error *err)
-{
-    unsigned devices = src->devices.count;
-    struct gw_writer *items = src->items + 2;
-    gw_savevm_ram_end(&items[0]);
-    for (unsigned i = 0; i < devices; i++) {
-        int rc = gw_savevm_save(&items[1 + i], &src->devices.list[i], GW_SECTION_RAM + 1 + i, err);
-        if (rc < 0)
-            return rc;
-    }
-    gw_stream_write_eof(&items[devices + 1]);
-    if (gw_writer_error(&items[0]) < 0 || gw_writer_error(&items[devices + 1]) < 0)
-        return gw_fail(err, -ENOMEM, "device state");
-    return 0;
-}
 
 static void digest_run(struct gw_job *job)
 {
@@ -166,10 +116,11 @@ static void digest_done(struct gw_mail *mail, void *engine)
     gw_source_stream_step(src);
 }
 
-/* Both the last fence is out and the devices are saved: from here on it streams. */
+/* Both the last fence is out and the devices are saved, or as much of them as may wait: from here on it
+ * streams. */
 static void begin_stream(struct gw_source *src)
 {
-    if (src->step != GW_SRC_FINAL_SEND || !src->items_saved || src->fenced_count < src->page_count)
+    if (src->step != GW_SRC_FINAL_SEND || src->call.busy || src->fenced_count < src->page_count)
         return;
     src->step = GW_SRC_STREAM;
     src->stream_begun_ns = gw_clock_ns();
@@ -183,19 +134,12 @@ static void begin_stream(struct gw_source *src)
     gw_source_stream_step(src);
 }
 
-static void save_finished(struct gw_source *src, int rc)
+void gw_source_saved(struct gw_source *src)
 {
-    if (src->step != GW_SRC_FINAL_SYNC && src->step != GW_SRC_FINAL_SEND) {
-        gw_source_back_out(src);
-        return;
-    }
-    if (rc < 0) {
-        gw_source_fail(src, &src->call.err);
-        return;
-    }
-    src->item_count = src->item_room;
-    src->items_saved = true;
-    begin_stream(src);
+    if (src->step == GW_SRC_STREAM)
+        gw_source_stream_step(src);
+    else
+        begin_stream(src);
 }
 
 /* ---- the last pages ----------------------------------------------------------------------------------- */
@@ -222,22 +166,6 @@ void gw_source_final_fenced(struct gw_source *src)
 
 /* ---- the stream ------------------------------------------------------------------------------------------ */
 
-static int stream_bytes(struct gw_source *src, const struct gw_writer *item, size_t *at)
-{
-    while (*at < item->bytes) {
-        size_t bytes = gw_min_u64(item->bytes - *at, src->granted.message_payload_max);
-        struct gw_message msg = {.type = GW_MSG_STREAM,
-                                 .flags = *at + bytes == item->bytes ? GW_MSG_FLAG_LAST : 0};
-        msg.u.data.data = item->data + *at;
-        msg.u.data.bytes = bytes;
-        int rc = gw_source_say(src, &msg);
-        if (rc < 0)
-            return rc;
-        *at += bytes;
-    }
-    return 0;
-}
-
 static void send_prepare(struct gw_source *src)
 {
     struct gw_message msg = {.type = GW_MSG_PREPARE};
@@ -260,20 +188,9 @@ static void send_prepare(struct gw_source *src)
     src->step = GW_SRC_PREPARE;
 }
 
-bool gw_source_stream_items(struct gw_source *src)
-{
-    while (src->item_next < src->item_count) {
-        if (stream_bytes(src, &src->items[src->item_next], &src->item_at) < 0)
-            return false; /* the channel is full; the step comes back */
-        src->item_next++;
-        src->item_at = 0;
-    }
-    return true;
-}
-
 void gw_source_stream_step(struct gw_source *src)
 {
-    if (gw_source_stream_items(src) && src->digest_done)
+    if (gw_source_stream_items(src) && src->items_saved && src->digest_done)
         send_prepare(src);
 }
 

@@ -360,6 +360,8 @@ static void release_guest(struct gw_target *tgt)
     gw_target_drop_items(tgt);
     gw_free(tgt->offers);
     gw_free(tgt->wishes);
+    gw_free(tgt->loadings);
+    tgt->loadings = NULL;
     tgt->offers = NULL;
     tgt->wishes = NULL;
 }
@@ -412,6 +414,8 @@ static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
         gw_target_post(tgt, &tgt->work, close_keys_run, close_keys_done);
         return GW_NEVER_NS;
     }
+    if (!gw_target_clean_devices(tgt))
+        return GW_NEVER_NS;
     release_guest(tgt);
     gw_target_wires_close(tgt);
     gw_domain_close(tgt->dom);

@@ -2,7 +2,7 @@
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
  * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_wires.c
  * (pages over another wire), target_keys.c (wishes), target_load.c (the stream: join, revoke, digest, load),
- * target_settle.c (PREPARED to the outcome acknowledged).
+ * target_devices.c (the table of devices: what it loads, and acknowledges), target_settle.c (PREPARED to the outcome acknowledged).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_TARGET_H
@@ -27,6 +27,10 @@
 /* Control connections that have not said a valid first message yet. More wait in the listener. */
 #define GW_CANDIDATES_MAX 8
 #define GW_PREFAULT_JOBS 2
+
+struct gw_loading { /* one device of this guest */
+    bool needs_ack; /* and has not given one */
+};
 
 enum gw_target_step {
     GW_TGT_LISTEN,  /* no session: HELLO of some candidate */
@@ -174,9 +178,13 @@ struct gw_target {
     struct gw_item *items_first, **items_last;
     unsigned items_waiting;
     bool ram_ended, eof_seen;
-    struct gw_item *loading; /* the FULL section whose load() runs */
-    struct gw_section loading_section;
+    uint64_t items_taken;
+    struct gw_item *loading;           /* the section whose load() runs */
+    struct gw_section loading_section; /* of PART and END: with what START said */
     struct gw_reader loading_body;
+    struct gw_loading *loadings; /* a device each, as many as gw_devices */
+    uint32_t acks_missing, acks_given;
+    bool devices_complete, devices_cleaned; /* load_complete, load_cleanup */
 
     /* handover */
     bool prepare_seen;
@@ -264,6 +272,18 @@ void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_prepare(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_next_item(struct gw_target *tgt);
 void gw_target_drop_items(struct gw_target *tgt);
+
+/* target_devices.c */
+int gw_target_set_up_devices(struct gw_target *tgt, struct gw_error *err); /* the loop's thread */
+/* May @section be loaded now? PART and END are given what their START said. -EPROTO with err. */
+int gw_target_check_section(struct gw_target *tgt, struct gw_section *section,
+                            struct gw_error *err);
+/* Load tgt->loading. */
+void gw_target_load(struct gw_target *tgt);
+void gw_target_say_loaded(struct gw_target *tgt);
+bool gw_target_complete_devices(
+    struct gw_target *tgt); /* true: done; else gw_target_next_item() comes */
+bool gw_target_clean_devices(struct gw_target *tgt); /* true: done; else the engine is woken */
 
 /* target_settle.c */
 void gw_target_event(struct gw_target *tgt, enum gw_ht_event event);

@@ -48,6 +48,8 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
     if (rc == 0 && getrandom(&tgt->incarnation, sizeof(tgt->incarnation), 0) !=
                        (ssize_t)sizeof(tgt->incarnation))
         rc = -errno;
+    if (rc == 0)
+        rc = gw_devices_set_ram(&tgt->devices, NULL, err);
     if (rc < 0)
         gw_fail(err, rc, "target");
     else
@@ -124,6 +126,9 @@ static void reset(struct gw_target *tgt)
     tgt->wish_first = tgt->wish_count = 0;
     tgt->fence = tgt->fence_count = tgt->revoked_count = 0;
     tgt->fence_final = tgt->final_joined = false;
+    tgt->items_taken = 0;
+    tgt->acks_missing = tgt->acks_given = 0;
+    tgt->devices_complete = tgt->devices_cleaned = false;
     tgt->ram_ended = tgt->eof_seen = tgt->prepare_seen = tgt->source_has_digest = false;
     memset(&tgt->token, 0, sizeof(tgt->token));
     tgt->token.incarnation = tgt->incarnation; /* all that is known before PREPARE */
@@ -146,7 +151,7 @@ static int open_guest(struct gw_target *tgt, struct gw_error *err)
     gw_ram_free(tgt->ram); /* of the guest before */
     tgt->ram = gw_ram_new();
     tgt->order = gw_stream_order_new();
-    if (!tgt->ram || !tgt->order)
+    if (!tgt->ram || !tgt->order || gw_devices_set_ram(&tgt->devices, tgt->ram, err) < 0)
         return gw_fail(err, -ENOMEM, "target");
     struct gw_wire_config config = {.peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS,
                                     .log = &tgt->log,

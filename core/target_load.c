@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The savevm stream at the target, item by item and in order. RAM END is accepted only after the
  * final fence of every page endpoint has been joined (rule 5); then every key is revoked, then the
- * digest is taken, and only then is a device loaded (rule 10). Whole items wait here, off the peer's
- * credit, while one is being worked on. */
+ * digest is taken, and only then is a device loaded (rule 10), but for what devices send before the pause
+ * (target_devices.c). Whole items wait here, off the peer's credit, while one is being worked on. */
 #include "core/target.h"
 
 #include "core/base/alloc.h"
@@ -228,7 +228,7 @@ void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg)
 {
     struct gw_error err = GW_ERROR_INIT;
     int rc = 0;
-    if (tgt->step < GW_TGT_ACTIVE || tgt->step > GW_TGT_LOAD || tgt->eof_seen)
+    if (tgt->step < GW_TGT_ACTIVE || tgt->step > GW_TGT_LOAD || tgt->prepare_seen)
         rc = gw_fail(&err, -EPROTO, "STREAM where none may be");
     if (rc == 0)
         rc = append(tgt, msg->u.data, &err);
@@ -241,58 +241,42 @@ void gw_target_on_stream(struct gw_target *tgt, const struct gw_message *msg)
     gw_target_next_item(tgt);
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------- */
+/* ---- taking ------------------------------------------------------------------------------------------- */
 
-static int load_run(struct gw_target *tgt, struct gw_error *err)
-{
-    return gw_savevm_load(&tgt->devices, &tgt->loading_section, &tgt->loading_body, err);
-}
-
-static void load_finished(struct gw_target *tgt, int rc)
-{
-    gw_free(tgt->loading);
-    tgt->loading = NULL;
-    tgt->load_ns += tgt->call.took_ns;
-    if (tgt->step != GW_TGT_LOAD)
-        return;
-    if (rc < 0) {
-        gw_target_fail(tgt, &tgt->call.err);
-        return;
-    }
-    gw_target_next_item(tgt);
-}
-
+/* Memory's own section: the library's handlers, which need no other thread. */
 static int take_ram(struct gw_target *tgt, const struct gw_section *section, struct gw_reader *body,
                     struct gw_error *err)
 {
-    if (section->type == GW_ITEM_END) {
-        tgt->ram_ended = true;
-        int rc = gw_savevm_check_ram_end(body, err);
-        if (rc == 0)
-            begin_revoke(tgt);
-        return rc;
-    }
-    if (section->version_id != GW_RAM_SECTION_VERSION)
-        return gw_fail(err, -EPROTO, "section 'ram': version %u, only %u is known",
-                       section->version_id, GW_RAM_SECTION_VERSION);
-    return gw_savevm_check_ram_start(body, tgt->ram, err);
+    int rc = gw_savevm_load(&tgt->devices, section, body, err);
+    if (rc < 0 || section->type != GW_ITEM_END)
+        return rc < 0 ? rc : 0;
+    tgt->ram_ended = true;
+    begin_revoke(tgt);
+    return 0;
 }
 
-static int take_section(struct gw_target *tgt, struct gw_item *item,
-                        const struct gw_section *section, struct gw_reader *body,
-                        struct gw_error *err)
+static int take_section(struct gw_target *tgt, struct gw_item *item, struct gw_section *section,
+                        struct gw_reader *body, struct gw_error *err)
 {
-    if (section->section_id == GW_SECTION_RAM && section->type != GW_ITEM_FULL)
+    int rc = gw_target_check_section(tgt, section, err);
+    if (rc < 0)
+        return rc;
+    if (strcmp(section->idstr, GW_RAM_NAME) == 0)
         return take_ram(tgt, section, body, err);
-    if (section->type != GW_ITEM_FULL)
-        return gw_fail(err, -EPROTO, "section %u: no iterative device is known here",
-                       section->section_id);
-    if (tgt->step != GW_TGT_LOAD)
-        return gw_fail(err, -EPROTO, "section '%s' before the end of RAM", section->idstr);
     tgt->loading = item;
     tgt->loading_section = *section;
     tgt->loading_body = *body;
-    gw_target_ask(tgt, load_run, load_finished);
+    gw_target_load(tgt);
+    return 0;
+}
+
+static int take_eof(struct gw_target *tgt, struct gw_error *err)
+{
+    const struct gw_section *open = gw_stream_order_open(tgt->order);
+    if (open)
+        return gw_fail(err, -EPROTO, "section '%s' instance %u has no end at the end of the stream",
+                       open->idstr, open->instance_id);
+    tgt->eof_seen = true;
     return 0;
 }
 
@@ -308,6 +292,7 @@ static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_erro
         rc = gw_stream_order_next(tgt->order, type, &section, err);
     if (rc < 0)
         return rc;
+    tgt->items_taken++;
     switch (type) {
     case GW_ITEM_CONFIGURATION:
         if (strcmp(machine, tgt->hello.machine) != 0)
@@ -315,19 +300,15 @@ static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_erro
                            tgt->hello.machine);
         return 0;
     case GW_ITEM_START:
-        if (section.section_id != GW_SECTION_RAM || strcmp(section.idstr, "ram") != 0)
-            return gw_fail(err, -EPROTO, "section '%s': no iterative device is known here",
-                           section.idstr);
-        return take_section(tgt, item, &section, &body, err);
     case GW_ITEM_PART:
     case GW_ITEM_END:
     case GW_ITEM_FULL:
         return take_section(tgt, item, &section, &body, err);
     case GW_ITEM_EOF:
-        tgt->eof_seen = true;
-        return 0;
-    case GW_ITEM_COMMAND:
+        return take_eof(tgt, err);
     case GW_ITEM_DESCRIPTION:
+        return 0; /* for who reads recordings: nothing here depends on it */
+    case GW_ITEM_COMMAND:
         break;
     }
     return gw_fail(err, -EPROTO, "stream item 0x%02x is not known on this wire", type);
@@ -343,7 +324,7 @@ static bool may_take(const struct gw_target *tgt)
         return true;
     if (tgt->step != GW_TGT_ACTIVE)
         return false;
-    /* RAM END waits for the final join; header and START need not. */
+    /* RAM END waits for the final join; what devices send before the pause need not. */
     return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;
 }
 
@@ -386,7 +367,8 @@ static int check_digest(struct gw_target *tgt, struct gw_error *err)
 static void maybe_prepared(struct gw_target *tgt)
 {
     struct gw_error err = GW_ERROR_INIT;
-    if (!tgt->prepare_seen || !tgt->eof_seen || tgt->loading || tgt->step != GW_TGT_LOAD)
+    if (!tgt->prepare_seen || !tgt->eof_seen || tgt->loading || tgt->items_first ||
+        tgt->step != GW_TGT_LOAD)
         return;
     if (tgt->prepare_fence != tgt->fence) {
         gw_fail(&err, -EPROTO, "PREPARE names fence %u, the final fence was %u", tgt->prepare_fence,
@@ -398,6 +380,8 @@ static void maybe_prepared(struct gw_target *tgt)
         gw_target_fail(tgt, &err);
         return;
     }
+    if (!gw_target_complete_devices(tgt))
+        return;
     tgt->step = GW_TGT_SETTLE;
     gw_target_event(tgt, GW_HTE_LOADED);
 }

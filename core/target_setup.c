@@ -426,7 +426,7 @@ static int offer_run(struct gw_target *tgt, struct gw_error *err)
     if (rc == 0 && tgt->ops.blocks_ready)
         rc = tgt->ops.blocks_ready(tgt->ctx, err);
     tgt->building = false;
-    return rc;
+    return rc < 0 ? rc : gw_target_set_up_devices(tgt, err);
 }
 
 static void ready_run(struct gw_job *job)
@@ -488,6 +488,7 @@ static void ready_done(struct gw_mail *mail, void *engine)
         gw_page_in_open(tgt->pages[i]);
     gw_target_status(tgt, GW_STATUS_ACTIVE);
     say_blocks_ok(tgt);
+    gw_target_say_loaded(tgt);
 }
 
 static void offer_finished(struct gw_target *tgt, int rc)

@@ -72,6 +72,28 @@ void gw_throttle_refund(struct gw_throttle *throttle, uint64_t bytes)
         ;
 }
 
+void gw_throttle_charge(struct gw_throttle *throttle, uint64_t bytes, uint64_t now_ns)
+{
+    uint64_t rate = atomic_load_explicit(&throttle->rate, memory_order_relaxed);
+    if (rate == 0)
+        return;
+    uint64_t filled = atomic_load_explicit(&throttle->filled_ns, memory_order_relaxed);
+    uint64_t next;
+    do {
+        uint64_t from = filled;
+        if (now_ns > burst_ns(rate) && from < now_ns - burst_ns(rate))
+            from = now_ns - burst_ns(rate); /* as in a take */
+        next = from + cost_ns(bytes, rate);
+    } while (!atomic_compare_exchange_weak_explicit(&throttle->filled_ns, &filled, next,
+                                                    memory_order_relaxed, memory_order_relaxed));
+}
+
+uint64_t gw_throttle_paid_ns(const struct gw_throttle *throttle)
+{
+    uint64_t rate = atomic_load_explicit(&throttle->rate, memory_order_relaxed);
+    return rate ? atomic_load_explicit(&throttle->filled_ns, memory_order_relaxed) : 0;
+}
+
 uint64_t gw_throttle_wake_ns(const struct gw_throttle *throttle, uint64_t now_ns)
 {
     uint64_t rate = atomic_load_explicit(&throttle->rate, memory_order_relaxed);

@@ -110,12 +110,12 @@ struct gw_device_ops {
     /* As pending_estimate; NULL: the estimate is exact. */
     int (*pending_exact)(void *opaque, struct gw_device_pending *pending, struct gw_error *err);
 
-    /* Write some of what is left: not much more than @bytes_max bytes, which is what max-bandwidth and
-     * the wire allow now (64 KiB at least, 1 MiB at most). More than twice that may not fit the section.
-     * It must not wait for more to come: what is not there now is written in a later round.
+    /* Write some of what is left: @bytes_max bytes or little more, which is what max-bandwidth allows for
+     * now, 1 MiB at most, and half of what the section holds. It must not wait for more to come: what is
+     * not there now is written in a later round.
      * Return: 0: there is more; GW_DEVICE_DONE: not for now, it is not called again in this round. In a
-     * round it is called at most until it has written what was pending when the round began. If
-     * nothing was written there is no section. */
+     * round it is called until it has written what was pending when the round began, or nothing, and
+     * at least once unless pending_estimate said 0. If nothing was written there is no section. */
     int (*iterate)(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *err);
 
     /* The same, with the guest paused, @bytes_max a guide for a section's length alone. Return: 0: there
@@ -125,12 +125,12 @@ struct gw_device_ops {
     void (*cleanup)(void *opaque);
 
     int (*load_setup)(void *opaque, struct gw_error *err);
-    /* Will `load` return GW_DEVICE_ACK once? The guest is not paused before. */
+    /* Will `load` return GW_DEVICE_ACK? The guest is not paused before. */
     bool (*switchover_ack_needed)(void *opaque);
     /* Read what the source's device wrote for @part; must consume all of it. @version_id is the source's, in
      * range. Return: 0; or GW_DEVICE_ACK from a BEGIN or PART: the guest may be paused, as far as this
-     * device is concerned. It is refused from a device that needs none, and has given its own, unless
-     * the source's has asked again (acks_wanted). */
+     * device is concerned. A further one counts for acks_wanted. From a device without
+     * switchover_ack_needed it is refused. */
     int (*load)(void *opaque, struct gw_reader *r, enum gw_device_part part, uint32_t version_id,
                 struct gw_error *err);
     int (*load_complete)(void *opaque, struct gw_error *err);
@@ -167,6 +167,10 @@ struct gw_device_desc {
     /* More, for state that is sent while the guest runs; NULL: no more. Copied. With an ops->load it has
      * every section of this device, FULL too, and `load` is not called. */
     const struct gw_device_ops *ops;
+
+    /* Asked right before save; false: there is nothing that the target needs to know, and no section.
+     * NULL: always needed. */
+    bool (*needed)(void *opaque);
 };
 
 #ifdef __cplusplus

@@ -60,7 +60,7 @@ struct gw_stats {
     uint64_t expected_downtime_ns;
 
     uint64_t transferred_bytes; /* everything handed to the wire, headers included */
-    uint64_t remaining_bytes;   /* pages whose bit is set */
+    uint64_t remaining_bytes;   /* dirty pages, and what devices have left */
     uint64_t total_bytes;       /* all blocks */
     uint64_t duplicate_pages;   /* found zero, holes included */
     uint64_t normal_pages;      /* sent with their content */

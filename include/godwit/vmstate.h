@@ -168,8 +168,8 @@ struct gw_vmstate_device {
  * @dev:  becomes desc->opaque.
  * @desc: filled whole; instead of its save and load a device may call those below from its own.
  *
- * `needed` and the property of a device's own description are not consulted: see
- * gw_vmstate_is_needed(). early_setup becomes GW_DEVICE_EARLY.
+ * `needed` and the property of a device's own description become desc->needed, early_setup becomes
+ * GW_DEVICE_EARLY.
  *
  * Return: 0, or -EINVAL: the table is malformed, as gw_vmstate_check() tells.
  */

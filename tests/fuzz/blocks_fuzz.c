@@ -53,8 +53,8 @@ static void check_table(struct gw_ram *ram, const uint8_t *data, size_t bytes)
     enum gw_item_type type;
     struct gw_section section;
     gw_writer_init(&w, SIZE_MAX);
-    gw_savevm_ram_start(&w, ram);
-    FUZZ_MUST(gw_writer_error(&w) == 0);
+    struct gw_device_desc device = gw_savevm_ram(ram);
+    FUZZ_MUST(gw_savevm_setup(&w, &device, GW_SECTION_RAM, &err) == 0);
     FUZZ_MUST(gw_stream_read_item(w.data, w.bytes, &type, NULL, &section, &body, &err) == 0);
     const uint8_t *ours = body.data;
     size_t ours_bytes = body.bytes;

@@ -163,7 +163,8 @@ static void seed_ram_start(void)
     }
     gw_be16_store(bytes, (uint16_t)list.used);
     gw_writer_init(&w, 4096);
-    gw_savevm_ram_start(&w, ram);
+    struct gw_device_desc device = gw_savevm_ram(ram);
+    FUZZ_MUST(gw_savevm_setup(&w, &device, GW_SECTION_RAM, &err) == 0);
     struct gw_section section;
     struct gw_reader body;
     enum gw_item_type type;

@@ -186,6 +186,15 @@ static size_t credit_of(const struct lie *lie, const struct gw_message *honest, 
     return encode(&msg, bytes);
 }
 
+/* This source's devices all wait for the pause: it asked for no LOADED. */
+static size_t loaded_of(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
+{
+    struct gw_message msg = {.type = GW_MSG_LOADED};
+    (void)honest;
+    msg.u.loaded.items = lie->value;
+    return encode(&msg, bytes);
+}
+
 /* ---- pages --------------------------------------------------------------------------------------------- */
 
 static size_t zero_of(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
@@ -374,6 +383,8 @@ static const struct lie lies[] = {
     {"credit_back_to_0",     T, GW_MSG_FENCE, 1, credit_of, .on = ON_CONTROL, .value = 0, .heard = "CREDIT: 0 granted"},
     {"credit_back_at_source", S, GW_MSG_JOINED, 1, credit_of, .on = ON_CONTROL, .value = 1, .heard = "CREDIT: 1 granted"},
     {"credit_back_on_pages", T, GW_MSG_FENCE, 1, credit_of, .on = ON_PAGES, .value = 0, .heard = "CREDIT: 0 granted"},
+
+    {"loaded_unasked",       S, GW_MSG_JOINED, 1, loaded_of, .on = ON_CONTROL, .value = 1, .heard = "none was asked about"},
 
     {"prepare_of_0_bytes",   T, GW_MSG_PREPARE, 1, sized, true, .value = 8, .heard = "PREPARE: body of 0 bytes"},
     {"prepare_of_47_bytes",  T, GW_MSG_PREPARE, 1, sized, true, .value = 55, .heard = "PREPARE: body of 47 bytes"},

@@ -127,3 +127,42 @@ GW_TEST(described_device, that_an_older_target_does_not_know_all_of_stays_until_
     GW_EXPECT_EQ(scene.there.packets, 77);
     end(&scene);
 }
+
+static const struct gw_vmstate vmstate_nic_by_property = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic",
+    .version_id = 1,
+    GW_VMSTATE_PROPERTY("x-nic", struct nic, has_offload),
+    GW_VMSTATE_FIELDS(GW_VMSTATE_UINT64(packets, struct nic)),
+};
+
+/* One device is all its description says; the property of that is on, or off. */
+static void move_by_property(bool on, uint64_t packets)
+{
+    struct pair pair = {.device_value = 1};
+    struct nic here = {.packets = 77, .has_offload = on};
+    struct nic there = {.packets = 5, .has_offload = true};
+    struct gw_vmstate_device dev[2] = {
+        {sizeof(dev[0]), &vmstate_nic_by_property, &here, NULL, 0, NULL},
+        {sizeof(dev[0]), &vmstate_nic_by_property, &there, NULL, 0, NULL}};
+    struct gw_device_desc desc;
+    struct gw_error err = GW_ERROR_INIT;
+    pair_add_block(&pair, "ram0", MIB, GW_BLOCK_ANON, 0);
+    pair_init(&pair);
+    GW_ASSERT_EQ(gw_vmstate_device_desc(&dev[0], &desc, &err), 0);
+    GW_ASSERT_EQ(gw_source_add_device(pair.src, &desc, &err), 0);
+    GW_ASSERT_EQ(gw_vmstate_device_desc(&dev[1], &desc, &err), 0);
+    GW_ASSERT_EQ(gw_target_add_device(pair.tgt, &desc, &err), 0);
+    pair_listen(&pair);
+    pair_start(&pair);
+    GW_EXPECT(pair_finish(&pair, SECONDS));
+    GW_EXPECT_EQ(pair.source_rc, 0);
+    GW_EXPECT_EQ(there.packets, packets);
+    pair_fini(&pair);
+}
+
+GW_TEST(described_device, that_is_not_needed_has_no_section)
+{
+    move_by_property(true, 77);
+    move_by_property(false, 5);
+}

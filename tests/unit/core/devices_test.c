@@ -82,7 +82,7 @@ GW_TEST(devices, malformed_ones_are_refused_with_a_reason)
     bad[3].name = longest;
     bad[4].name = "ram";
     bad[5].save = NULL;
-    bad[6].flags = 1;
+    bad[6].flags = 2;
     bad[7].minimum_version_id = 1;
     for (unsigned i = 0; i < 8; i++) {
         err = (struct gw_error)GW_ERROR_INIT;
@@ -120,5 +120,53 @@ GW_TEST(devices, many_are_found)
         const struct gw_device_desc *found = gw_devices_find(&devices, name, i);
         GW_EXPECT(found && found->priority == (int32_t)(i % 3));
     }
+    gw_devices_fini(&devices);
+}
+
+static int iterate(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *why)
+{
+    (void)opaque, (void)w, (void)bytes_max, (void)why;
+    return GW_DEVICE_DONE;
+}
+
+GW_TEST(devices, handlers_are_copied_and_exclude_being_early)
+{
+    struct gw_device_ops ops = {.struct_bytes = sizeof(ops), .iterate = iterate};
+    struct gw_device_desc desc = device("nic", 0, 0);
+    desc.ops = &ops;
+    desc.save = NULL; /* handlers alone will do */
+    GW_EXPECT_EQ(gw_devices_add(&devices, &desc, &err), 0);
+    memset(&ops, 0, sizeof(ops));
+    GW_EXPECT(devices.list[0].ops->iterate == iterate);
+    desc.name = "other";
+    GW_EXPECT_EQ(gw_devices_add(&devices, &desc, &err), -EINVAL); /* no struct_bytes */
+    ops.struct_bytes = sizeof(ops);
+    desc.flags = GW_DEVICE_EARLY;
+    err = (struct gw_error)GW_ERROR_INIT;
+    GW_EXPECT_EQ(gw_devices_add(&devices, &desc, &err), -EINVAL);
+    GW_EXPECT(strstr(err.message, "GW_DEVICE_EARLY and handlers"));
+    gw_devices_fini(&devices);
+    GW_EXPECT_EQ(gw_alloc_live(), 0);
+}
+
+GW_TEST(devices, desc_of_an_older_header_has_no_handlers)
+{
+    struct gw_device_ops ops = {.struct_bytes = sizeof(ops)};
+    struct gw_device_desc desc = device("disk", 0, 0);
+    desc.ops = &ops; /* lies behind what such a caller has */
+    desc.struct_bytes = offsetof(struct gw_device_desc, ops);
+    GW_EXPECT_EQ(gw_devices_add(&devices, &desc, &err), 0);
+    GW_EXPECT(devices.list[0].ops == NULL);
+    gw_devices_fini(&devices);
+}
+
+GW_TEST(devices, memory_is_the_first_whatever_the_priorities)
+{
+    GW_EXPECT_EQ(gw_devices_set_ram(&devices, NULL, &err), 0);
+    GW_EXPECT_EQ(add("iommu", 0, INT32_MAX), 0);
+    GW_EXPECT_STREQ(devices.list[0].name, "ram");
+    GW_EXPECT_EQ(gw_devices_set_ram(&devices, (void *)&devices, &err), 0); /* of the next guest */
+    GW_EXPECT(devices.list[0].opaque == &devices);
+    GW_EXPECT_EQ(devices.count, 2);
     gw_devices_fini(&devices);
 }

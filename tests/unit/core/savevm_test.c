@@ -42,13 +42,14 @@ GW_TEST(savevm, ram_is_written_byte_for_byte)
 {
     void *memory;
     struct gw_ram *ram = ram_of("m0", 8192, &memory);
+    struct gw_device_desc device = gw_savevm_ram(ram);
     struct gw_writer w;
     gw_writer_init(&w, 4096);
-    gw_savevm_ram_start(&w, ram);
+    GW_EXPECT_EQ(gw_savevm_setup(&w, &device, GW_SECTION_RAM, &err), 0);
     GW_EXPECT_EQ(w.bytes, sizeof(ram_start));
     GW_EXPECT_MEMEQ(w.data, ram_start, sizeof(ram_start));
     gw_writer_reset(&w);
-    gw_savevm_ram_end(&w);
+    GW_EXPECT_EQ(gw_savevm_complete(&w, &device, GW_SECTION_RAM, 4096, &err), GW_DEVICE_DONE);
     GW_EXPECT_EQ(w.bytes, sizeof(ram_end));
     GW_EXPECT_MEMEQ(w.data, ram_end, sizeof(ram_end));
     gw_writer_fini(&w);
@@ -145,7 +146,7 @@ static int save(struct gw_writer *w, struct gadget *gadget, size_t bytes_max)
     struct gw_device_desc desc = desc_of(gadget);
     gw_writer_init(w, bytes_max);
     err = (struct gw_error)GW_ERROR_INIT;
-    return gw_savevm_save(w, &desc, 9, &err);
+    return gw_savevm_save(w, &desc, 9, NULL, &err);
 }
 
 /* Saves, changes the section as @alter says, loads. */
@@ -253,4 +254,137 @@ GW_TEST(savevm, state_that_does_not_fit_is_a_failure)
     GW_EXPECT_EQ(save(&w, &gadget, 16), -E2BIG);
     GW_EXPECT_EQ(err.code, GW_CODE_DEVICE);
     gw_writer_fini(&w);
+}
+
+/* ---- handlers ----------------------------------------------------------------------------------- */
+
+struct pump { /* a device with handlers; writes be32 1, 2, ... */
+    unsigned left, each;
+    int iterate_rc;
+    enum gw_device_part part;
+    uint32_t sum;
+    int load_rc;
+};
+
+static int pump_write(struct pump *pump, struct gw_writer *w)
+{
+    for (unsigned i = 0; i < pump->each && pump->left > 0; i++)
+        gw_writer_be32(w, pump->left--);
+    return pump->left == 0 ? GW_DEVICE_DONE : 0;
+}
+
+static int pump_iterate(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *why)
+{
+    struct pump *pump = opaque;
+    (void)bytes_max, (void)why;
+    return pump->iterate_rc < 0 ? pump->iterate_rc : pump_write(pump, w);
+}
+
+static int pump_load(void *opaque, struct gw_reader *r, enum gw_device_part part,
+                     uint32_t version_id, struct gw_error *why)
+{
+    struct pump *pump = opaque;
+    (void)version_id, (void)why;
+    pump->part = part;
+    while (gw_reader_left(r) > 0)
+        pump->sum += gw_reader_be32(r);
+    return pump->load_rc;
+}
+
+static const struct gw_device_ops pump_ops = {
+    .struct_bytes = sizeof(pump_ops),
+    .iterate = pump_iterate,
+    .complete_precopy = pump_iterate,
+    .load = pump_load,
+};
+
+static struct gw_device_desc pump_desc(struct pump *pump)
+{
+    return (struct gw_device_desc){.struct_bytes = sizeof(struct gw_device_desc),
+                                   .name = "pump",
+                                   .version_id = 1,
+                                   .opaque = pump,
+                                   .ops = &pump_ops};
+}
+
+GW_TEST(savevm, iterate_that_writes_nothing_makes_no_section)
+{
+    struct pump pump = {0};
+    struct gw_device_desc desc = pump_desc(&pump);
+    struct gw_writer w;
+    gw_writer_init(&w, 4096);
+    GW_EXPECT_EQ(gw_savevm_iterate(&w, &desc, 3, 4096, &err), GW_DEVICE_DONE);
+    GW_EXPECT_EQ(w.bytes, 0);
+    pump.left = 1, pump.each = 1;
+    GW_EXPECT_EQ(gw_savevm_iterate(&w, &desc, 3, 4096, &err), GW_DEVICE_DONE);
+    static const uint8_t part[] = {0x02, 0, 0, 0, 3, 0, 0, 0, 1, 0x7e, 0, 0, 0, 3};
+    GW_ASSERT_EQ(w.bytes, sizeof(part));
+    GW_EXPECT_MEMEQ(w.data, part, sizeof(part));
+    gw_writer_fini(&w);
+}
+
+GW_TEST(savevm, complete_is_a_part_until_it_is_done_and_then_the_end)
+{
+    struct pump pump = {.left = 3, .each = 2};
+    struct gw_device_desc desc = pump_desc(&pump);
+    struct gw_writer w;
+    gw_writer_init(&w, 4096);
+    GW_EXPECT_EQ(gw_savevm_complete(&w, &desc, 3, 4096, &err), 0);
+    GW_EXPECT_EQ(w.data[0], GW_ITEM_PART);
+    gw_writer_reset(&w);
+    GW_EXPECT_EQ(gw_savevm_complete(&w, &desc, 3, 4096, &err), GW_DEVICE_DONE);
+    GW_EXPECT_EQ(w.data[0], GW_ITEM_END);
+    gw_writer_fini(&w);
+}
+
+GW_TEST(savevm, handler_that_fails_is_named)
+{
+    struct pump pump = {.iterate_rc = -EIO};
+    struct gw_device_desc desc = pump_desc(&pump);
+    struct gw_writer w;
+    gw_writer_init(&w, 4096);
+    GW_EXPECT_EQ(gw_savevm_iterate(&w, &desc, 3, 4096, &err), -EIO);
+    GW_EXPECT_STREQ(err.message, "device 'pump' instance 0: iterate failed (Input/output error)");
+    GW_EXPECT_EQ(err.code, GW_CODE_DEVICE);
+    gw_writer_fini(&w);
+}
+
+static int load_pump(const struct gw_device_desc *desc, enum gw_item_type type)
+{
+    static const uint8_t body[] = {0, 0, 0, 2, 0, 0, 0, 1};
+    struct gw_devices devices = {0};
+    struct gw_section section = {.type = type, .version_id = 1, .idstr = "pump"};
+    struct gw_reader r;
+    gw_reader_init(&r, body, sizeof(body));
+    GW_EXPECT_EQ(gw_devices_add(&devices, desc, &err), 0);
+    err = (struct gw_error)GW_ERROR_INIT;
+    int rc = gw_savevm_load(&devices, &section, &r, &err);
+    gw_devices_fini(&devices);
+    return rc;
+}
+
+GW_TEST(savevm, one_load_reads_every_part_and_may_acknowledge_before_the_pause)
+{
+    struct pump pump = {.load_rc = GW_DEVICE_ACK};
+    struct gw_device_desc desc = pump_desc(&pump);
+    GW_EXPECT_EQ(load_pump(&desc, GW_ITEM_PART), GW_DEVICE_ACK);
+    GW_EXPECT_EQ(pump.part, GW_DEVICE_PART);
+    GW_EXPECT_EQ(pump.sum, 3);
+    GW_EXPECT_EQ(load_pump(&desc, GW_ITEM_END), -EPROTO);
+    GW_EXPECT_STREQ(err.message,
+                    "device 'pump' instance 0: it acknowledges a pause that has begun");
+    pump.load_rc = 0;
+    GW_EXPECT_EQ(load_pump(&desc, GW_ITEM_FULL), 0);
+    GW_EXPECT_EQ(pump.part, GW_DEVICE_FULL);
+}
+
+GW_TEST(savevm, device_of_one_section_takes_no_many)
+{
+    struct gadget gadget = {.reads = 2};
+    struct gw_device_desc desc = desc_of(&gadget);
+    desc.name = "pump", desc.instance_id = 0, desc.version_id = 1, desc.minimum_version_id = 1;
+    GW_EXPECT_EQ(load_pump(&desc, GW_ITEM_FULL), 0);
+    GW_EXPECT_EQ(load_pump(&desc, GW_ITEM_START), -ENOENT);
+    GW_EXPECT(strstr(err.message, "section 'pump' instance 0: it comes in many sections"));
+    GW_EXPECT(err.hint[0] != '\0');
 }

@@ -48,6 +48,19 @@ GW_TEST(throttle, slow_rates_still_let_a_run_go)
     GW_EXPECT_EQ(gw_throttle_take(&throttle, 4096, BEGIN + 5 * GW_NS_PER_S), 0);
 }
 
+GW_TEST(throttle, what_is_charged_must_be_paid_before_others_take)
+{
+    struct gw_throttle throttle = bucket(MIB);
+    gw_throttle_charge(&throttle, MIB, BEGIN + GW_NS_PER_S);
+    uint64_t paid = gw_throttle_paid_ns(&throttle);
+    GW_EXPECT_GE(paid, BEGIN + 19 * GW_NS_PER_S / 10); /* but for what the bucket held */
+    GW_EXPECT_EQ(gw_throttle_take(&throttle, MIB, paid), 0);
+    GW_EXPECT_GE(gw_throttle_take(&throttle, MIB, paid + 64 * GW_NS_PER_MS), 61440);
+    struct gw_throttle unlimited = bucket(0);
+    gw_throttle_charge(&unlimited, MIB, BEGIN);
+    GW_EXPECT_EQ(gw_throttle_paid_ns(&unlimited), 0);
+}
+
 GW_TEST(throttle, grants_whole_pages)
 {
     struct gw_throttle throttle = bucket(1000000);
