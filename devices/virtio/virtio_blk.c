@@ -282,6 +282,8 @@ unsigned gw_virtio_blk_step(struct gw_virtio *dev, unsigned hold_max, unsigned m
     unsigned done = 0;
     if (!data)
         return 0;
+    if (gw_virtio_has(dev, GW_VIRTIO_F_RING_PACKED) == 1)
+        max = 0; /* such a ring is kept, not worked on */
     take(dev, hold_max);
     while (done < max && blk->first && !dev->broken) {
         struct gw_virtio_element *element = release(blk);

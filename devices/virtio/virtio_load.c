@@ -52,6 +52,9 @@ static int check_queue(const struct gw_virtio *dev, unsigned n, struct gw_error 
     if (vq->num > vq->num_max)
         return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", at most %u",
                                 vq->num, vq->num_max);
+    if (vq->num == 0)
+        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
+                                "num is 0, which would have ended the list");
     /* Whether it is a packed ring's, which may be of any size, is not known yet. */
     if ((vq->num & (vq->num - 1)) != 0 && !gw_virtio_offers(dev, GW_VIRTIO_F_RING_PACKED))
         return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", no power of two",

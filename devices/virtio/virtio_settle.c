@@ -79,10 +79,6 @@ static int check_packed(const struct gw_virtqueue *vq, const char *field, struct
     if (vq->inuse > vq->num)
         return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                 "inuse %" PRIu32 " in a ring of %" PRIu32, vq->inuse, vq->num);
-    if (vq->last_avail_wrap > 1 || vq->used_wrap > 1)
-        return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
-                                "wrap counters %u and %u are not 0 or 1", vq->last_avail_wrap,
-                                vq->used_wrap);
     return 0;
 }
 
@@ -127,7 +123,7 @@ static int check_held(const struct gw_virtio *dev, unsigned n, const char *field
 static int settle_addresses(struct gw_virtio *dev, struct gw_virtqueue *vq, const char *field,
                             struct gw_error *err)
 {
-    if (vq->num == 0)
+    if (vq->num == 0) /* behind the end of the list, so a subsection's */
         return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field, "a ring without entries");
     if (!is_packed(dev) && (vq->num & (vq->num - 1)) != 0)
         return gw_virtio_refuse(err, GW_VIRTIO_RANGE, field, "num is %" PRIu32 ", no power of two",
@@ -148,7 +144,7 @@ static int settle_ring(struct gw_virtio *dev, unsigned n, struct gw_error *err)
     snprintf(field, sizeof(field), "queues[%u]", n);
     if (vq->desc == 0) {
         vq->inuse = 0;
-        if (vq->last_avail != 0 && !is_packed(dev)) /* the packed part has it too */
+        if (vq->last_avail != 0) /* the packed part has it too */
             return gw_virtio_refuse(err, GW_VIRTIO_INVALID, field,
                                     "last_avail_idx is %u without a ring", vq->last_avail);
         return check_held(dev, n, field, err);

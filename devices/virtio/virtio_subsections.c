@@ -253,9 +253,16 @@ static bool sends_packed(const void *opaque)
 
 static int packed_came(void *opaque, uint32_t version_id, struct gw_error *err)
 {
+    struct gw_virtio *dev = opaque;
     (void)version_id;
-    (void)err;
-    ((struct gw_virtio *)opaque)->came |= GW_VIRTIO_CAME_PACKED;
+    dev->came |= GW_VIRTIO_CAME_PACKED;
+    for (unsigned n = 0; n < GW_VIRTIO_QUEUES_MAX; n++) {
+        const struct gw_virtqueue *vq = &dev->queues[n];
+        if (vq->last_avail_wrap > 1 || vq->used_wrap > 1)
+            return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "packed_virtqueues",
+                                    "wrap counters %u and %u of number %u are not 0 or 1",
+                                    vq->last_avail_wrap, vq->used_wrap, n);
+    }
     return 0;
 }
 

@@ -310,8 +310,15 @@ GW_TEST(virtio_hostile, a_packed_rings_place_is_in_the_ring)
     for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         begin("pci-packed-blk");
         put(values_of("virtio/packed_virtqueues") + wrong[i].at, wrong[i].bytes, wrong[i].value);
-        refused(GW_VIRTIO_INVALID, "field 'queues[0]'");
+        refused(GW_VIRTIO_INVALID, wrong[i].bytes == 1 ? "wrap counters" : "field 'queues[0]'");
     }
+}
+
+GW_TEST(virtio_hostile, a_list_of_queues_ends_before_one_without_entries)
+{
+    begin("mmio-many-blk");
+    put(AT_NUM + 18, 4, 0); /* the second of four */
+    refused(GW_VIRTIO_INVALID, "field 'queues[1]': num is 0");
 }
 
 /* ---- features, byte order ----------------------------------------------------------------------- */
