@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 
 #define RAM_BYTES_MAX (UINT64_C(1) << 44)
-#define DEVICE_STATE_BYTES_MAX (UINT64_C(1) << 30)
+#define DEVICE_STATE_BYTES_MAX (UINT64_C(64) << 30)
 #define ZIPF_EXPONENT_MAX 10.0
 
 static const char option_names[] =
@@ -228,7 +228,7 @@ int gw_guest_config_check(const struct gw_guest_config *config, struct gw_error 
                            "%" PRIu32 " vCPUs need a page of 4096 bytes each, it has %" PRIu64,
                            config->vcpus, config->ram_bytes / GW_GUEST_PAGE);
     if (config->device_state_bytes > DEVICE_STATE_BYTES_MAX)
-        return fail_config(err, "--device-state 1G or less",
+        return fail_config(err, "--device-state 64G or less",
                            "%" PRIu64 " bytes of device state are too many",
                            config->device_state_bytes);
     if ((unsigned)config->fill >= GW_FILL_COUNT_ || config->percent_zero > 100)

@@ -8,7 +8,8 @@
  *
  * Blocks: "ram", --ram bytes of it, and "generations", the table that says how often each page was
  * written and what its checksum is. Devices: "guest" (what the guest is, each vCPU's count of
- * writes, one hash of the table) and "guest-ballast" (--device-state bytes).
+ * writes, one hash of the table) and "guest-ballast" (--device-state bytes, in one section or, above
+ * 16 MiB, in as many as it takes).
  *
  * Threads: a guest belongs to one thread at a time; functions marked [any thread] may be called from
  * others. Writes by vCPUs race with nobody but the migration, by design. */

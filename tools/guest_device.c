@@ -13,6 +13,7 @@
 
 #define GW_BALLAST_STREAM UINT64_C(0x2545f4914f6cdd1d)
 #define GW_BALLAST_STEP 4096u
+#define GW_BALLAST_SECTION (UINT64_C(16) << 20) /* more comes in more sections than one */
 
 uint64_t gw_guest_hash(const struct gw_guest *guest)
 {
@@ -137,33 +138,23 @@ static void compose_ballast(uint64_t seed, uint64_t at, uint8_t *bytes)
     }
 }
 
-static int ballast_save(void *opaque, struct gw_writer *w, struct gw_error *err)
+static void write_ballast(const struct gw_guest *guest, struct gw_writer *w, uint64_t from,
+                          uint64_t to)
 {
-    const struct gw_guest *guest = opaque;
-    const struct gw_guest_config *config = &guest->config;
     uint8_t bytes[GW_BALLAST_STEP];
-    (void)err;
-    gw_writer_be64(w, config->seed);
-    gw_writer_be64(w, config->device_state_bytes);
-    for (uint64_t at = 0; at < config->device_state_bytes; at += GW_BALLAST_STEP) {
-        uint64_t left = config->device_state_bytes - at;
-        compose_ballast(config->seed, at, bytes);
-        gw_writer_bytes(w, bytes, left < GW_BALLAST_STEP ? left : GW_BALLAST_STEP);
+    for (uint64_t at = from; at < to; at += GW_BALLAST_STEP) {
+        compose_ballast(guest->config.seed, at, bytes);
+        gw_writer_bytes(w, bytes, to - at < GW_BALLAST_STEP ? to - at : GW_BALLAST_STEP);
     }
-    return 0;
 }
 
-static int ballast_load(void *opaque, struct gw_reader *r, uint32_t version_id,
+static int read_ballast(struct gw_reader *r, uint64_t seed, uint64_t from, uint64_t to,
                         struct gw_error *err)
 {
     uint8_t expected[GW_BALLAST_STEP];
     uint8_t bytes[GW_BALLAST_STEP];
-    (void)opaque;
-    (void)version_id;
-    uint64_t seed = gw_reader_be64(r);
-    uint64_t count = gw_reader_be64(r);
-    for (uint64_t at = 0; at < count && gw_reader_error(r) == 0; at += GW_BALLAST_STEP) {
-        uint64_t some = count - at < GW_BALLAST_STEP ? count - at : GW_BALLAST_STEP;
+    for (uint64_t at = from; at < to && gw_reader_error(r) == 0; at += GW_BALLAST_STEP) {
+        uint64_t some = to - at < GW_BALLAST_STEP ? to - at : GW_BALLAST_STEP;
         gw_reader_bytes(r, bytes, some);
         compose_ballast(seed, at, expected);
         if (gw_reader_error(r) == 0 && memcmp(bytes, expected, some) != 0)
@@ -173,9 +164,91 @@ static int ballast_load(void *opaque, struct gw_reader *r, uint32_t version_id,
     }
     if (gw_reader_error(r) < 0)
         return gw_error_set(err, gw_reader_error(r), GW_CODE_DEVICE,
-                            "guest-ballast: ends before its %" PRIu64 " bytes", count);
+                            "guest-ballast: ends before its %" PRIu64 " bytes", to);
     return 0;
 }
+
+static int ballast_save(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    const struct gw_guest *guest = opaque;
+    (void)err;
+    gw_writer_be64(w, guest->config.seed);
+    gw_writer_be64(w, guest->config.device_state_bytes);
+    write_ballast(guest, w, 0, guest->config.device_state_bytes);
+    return 0;
+}
+
+static int ballast_load(void *opaque, struct gw_reader *r, uint32_t version_id,
+                        struct gw_error *err)
+{
+    (void)opaque;
+    (void)version_id;
+    uint64_t seed = gw_reader_be64(r);
+    uint64_t count = gw_reader_be64(r);
+    return read_ballast(r, seed, 0, count, err);
+}
+
+/* The same in pieces, all of them in the pause: it is there to be weighed in the downtime, so nobody is
+ * told that it is pending. */
+static int heavy_setup(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    struct gw_guest *guest = opaque;
+    (void)err;
+    guest->ballast_at = 0;
+    gw_writer_be64(w, guest->config.seed);
+    gw_writer_be64(w, guest->config.device_state_bytes);
+    return 0;
+}
+
+static int heavy_complete(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                          struct gw_error *err)
+{
+    struct gw_guest *guest = opaque;
+    (void)err;
+    uint64_t left = guest->config.device_state_bytes - guest->ballast_at;
+    uint64_t steps = bytes_max / GW_BALLAST_STEP;
+    uint64_t some = (steps > 0 ? steps : 1) * GW_BALLAST_STEP;
+    uint64_t to = guest->ballast_at + (some < left ? some : left);
+    gw_writer_be64(w, to);
+    write_ballast(guest, w, guest->ballast_at, to);
+    guest->ballast_at = to;
+    return to == guest->config.device_state_bytes ? GW_DEVICE_DONE : 0;
+}
+
+static int heavy_load(void *opaque, struct gw_reader *r, enum gw_device_part part,
+                      uint32_t version_id, struct gw_error *err)
+{
+    struct gw_guest *guest = opaque;
+    if (part == GW_DEVICE_FULL)
+        return ballast_load(opaque, r, version_id, err);
+    if (part == GW_DEVICE_BEGIN) {
+        guest->ballast_at = 0;
+        guest->ballast_seed = gw_reader_be64(r);
+        guest->ballast_bytes = gw_reader_be64(r);
+        return 0;
+    }
+    uint64_t to = gw_reader_be64(r);
+    if (to < guest->ballast_at || to > guest->ballast_bytes ||
+        (part == GW_DEVICE_END && to != guest->ballast_bytes))
+        return gw_error_set(err, -EBADMSG, GW_CODE_DEVICE,
+                            "guest-ballast: a piece from %" PRIu64 " to %" PRIu64 " of %" PRIu64
+                            " bytes",
+                            guest->ballast_at, to, guest->ballast_bytes);
+    int rc = read_ballast(r, guest->ballast_seed, guest->ballast_at, to, err);
+    guest->ballast_at = to;
+    return rc;
+}
+
+static const struct gw_device_ops heavy_ops = {
+    .struct_bytes = sizeof(heavy_ops),
+    .setup = heavy_setup,
+    .complete_precopy = heavy_complete,
+    .load = heavy_load,
+};
+static const struct gw_device_ops light_ops = {
+    .struct_bytes = sizeof(light_ops),
+    .load = heavy_load, /* who receives does not know which it will be */
+};
 
 /* ---- both ------------------------------------------------------------------------------------ */
 
@@ -187,8 +260,7 @@ unsigned gw_guest_device_count(const struct gw_guest *guest)
 void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_desc *device)
 {
     if (index == 2) {
-        gw_guest_disk_device(guest->disk, device,
-                             NULL); /* of a table of our own: it is well formed */
+        gw_guest_disk_device(guest->disk, device, NULL); /* of a table of our own: it is well formed */
         return;
     }
     *device = (struct gw_device_desc){
@@ -201,4 +273,9 @@ void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_de
         .save = index == 0 ? guest_save : ballast_save,
         .load = index == 0 ? guest_load : ballast_load,
     };
+    if (index == 0)
+        return;
+    bool heavy = guest->config.device_state_bytes > GW_BALLAST_SECTION;
+    device->ops = heavy ? &heavy_ops : &light_ops;
+    device->save = heavy ? NULL : ballast_save;
 }

@@ -70,6 +70,7 @@ struct gw_guest {
     bool incoming, loaded; /* loaded: config, counts and hash are known */
     uint64_t base_hash;    /* of the table when vCPUs' hashes began; modulo 2^64 */
     struct gw_guest_vcpu *vcpus;
+    uint64_t ballast_at, ballast_seed, ballast_bytes; /* of one that comes in pieces */
 
     pthread_mutex_t state_lock;
     enum gw_guest_state state; /* guarded, as is parked */

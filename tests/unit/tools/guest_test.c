@@ -752,3 +752,59 @@ GW_TEST(guest, zipf_draws_follow_the_law)
     free(count);
     gw_guest_free(guest);
 }
+
+/* Above 16 MiB it comes in pieces: each is taken once, in order, and is what it must be. */
+static int move_piece(const struct gw_device_desc *out, const struct gw_device_desc *in,
+                      size_t flip, bool *done)
+{
+    struct gw_writer w;
+    struct gw_reader r;
+    struct gw_error err = GW_ERROR_INIT;
+    gw_writer_init(&w, STATE_BYTES_MAX);
+    int rc = out->ops->complete_precopy(out->opaque, &w, 1u << 20, &err);
+    *done = rc == GW_DEVICE_DONE;
+    GW_EXPECT_EQ(gw_writer_error(&w), 0);
+    if (flip)
+        w.data[flip] ^= 1;
+    gw_reader_init(&r, w.data, w.bytes);
+    rc = in->ops->load(in->opaque, &r, *done ? GW_DEVICE_END : GW_DEVICE_PART, 1, &err);
+    if (rc == 0)
+        GW_EXPECT_EQ(gw_reader_left(&r), 0);
+    gw_writer_fini(&w);
+    return rc;
+}
+
+GW_TEST(guest, much_device_state_comes_in_pieces)
+{
+    struct gw_guest_config config = small();
+    struct gw_device_desc out, in;
+    struct gw_guest *target = NULL;
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_writer w;
+    struct gw_reader r;
+    set(&config, "device-state", "20000001");
+    struct gw_guest *guest = make(&config);
+    GW_ASSERT_EQ(gw_guest_new_incoming(NULL, &target, &err), 0);
+    gw_guest_device(guest, 1, &out);
+    gw_guest_device(target, 1, &in);
+    GW_ASSERT(out.ops && out.ops->complete_precopy && !out.save);
+    gw_writer_init(&w, 4096);
+    GW_EXPECT_EQ(out.ops->setup(out.opaque, &w, &err), 0);
+    gw_reader_init(&r, w.data, w.bytes);
+    GW_EXPECT_EQ(in.ops->load(in.opaque, &r, GW_DEVICE_BEGIN, 1, &err), 0);
+    gw_writer_fini(&w);
+    bool done = false;
+    unsigned pieces = 0;
+    while (!done && move_piece(&out, &in, 0, &done) == 0)
+        pieces++;
+    GW_EXPECT(done);
+    GW_EXPECT_EQ(pieces, 20);
+    GW_EXPECT_EQ(out.ops->setup(out.opaque, &w, &err),
+                 0); /* from the beginning: out of order there */
+    gw_writer_fini(&w);
+    GW_EXPECT_EQ(move_piece(&out, &in, 0, &done), -EBADMSG);
+    target->ballast_at = 1u << 20;
+    GW_EXPECT_EQ(move_piece(&out, &in, 100, &done), -EBADMSG); /* a byte is another */
+    gw_guest_free(guest);
+    gw_guest_free(target);
+}

@@ -194,7 +194,7 @@ GW_TEST(options, a_guest_that_cannot_be_is_refused_with_the_option_that_helps)
         {"--ram=17T", "--vcpus=1", "hint: --ram"},
         {"--ram=3M", "--memory=hugetlb", "hint: --ram"},
         {"--ram=8k", "--vcpus=3", "more --ram"},
-        {"--ram=1M", "--device-state=2G", "hint: --device-state"},
+        {"--ram=1M", "--device-state=65G", "hint: --device-state"},
     };
 
     for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
