@@ -121,6 +121,9 @@ void machine_make(void)
     struct machine *m = make(keyed);
     m->digest = chance(3000);
     m->has_disk = choose(2) == 0;
+    m->has_trail = choose(2) == 1;
+    m->has_map = choose(4) == 1;
+    m->trail_acks = m->has_trail ? choose(2) : 0;
     boot(m);
     machine_at[SOURCE] = machine_at[TARGET] = m;
 }
@@ -131,6 +134,9 @@ void machine_next(void)
     m->digest = machines[0].digest;
     m->has_disk = choose(2) == 0;
     memcpy(m->budget, machines[0].budget, sizeof(m->budget));
+    m->has_trail = machines[0].has_trail;
+    m->has_map = machines[0].has_map;
+    m->trail_acks = machines[0].trail_acks;
     boot(m);
     machine_at[SOURCE] = m;
 }
@@ -505,6 +511,167 @@ const struct gw_device_desc machine_device = {.struct_bytes = sizeof(struct gw_d
                                               .save = save,
                                               .load = load};
 
+/* ---- the trail: a device with handlers, an entry for each time that the device above moved on ------- */
+
+static uint64_t entry_at(const struct machine *m, uint64_t index)
+{
+    return index * UINT64_C(0x9e3779b97f4a7c15) ^ m->generation;
+}
+
+static void write_trail(struct machine *m, struct gw_writer *w, uint64_t entries_max)
+{
+    uint64_t entries = m->state - m->trail_sent;
+    entries = entries < entries_max ? entries : entries_max;
+    gw_writer_be32(w, (uint32_t)entries);
+    for (uint64_t i = 0; i < entries; i++)
+        gw_writer_be64(w, entry_at(m, m->trail_sent + i));
+    m->trail_sent += entries;
+}
+
+static int trail_setup(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    struct machine *m = machine_at[SOURCE];
+    (void)opaque;
+    int rc = world_callback(SOURCE, "trail setup");
+    m->trail_sent = 0;
+    gw_writer_be32(w, m->generation);
+    return rc < 0 ? refused(err, rc, "trail setup") : 0;
+}
+
+static int trail_pending(void *opaque, struct gw_device_pending *pending, struct gw_error *err)
+{
+    struct machine *m = machine_at[SOURCE];
+    (void)opaque;
+    int rc = world_callback(SOURCE, "trail pending");
+    pending->must_precopy_bytes = (m->state - m->trail_sent) * 8;
+    pending->acks_wanted = m->trail_acks;
+    return rc < 0 ? refused(err, rc, "trail pending") : 0;
+}
+
+static int trail_iterate(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                         struct gw_error *err)
+{
+    struct machine *m = machine_at[SOURCE];
+    (void)opaque;
+    int rc = world_callback(SOURCE, "trail iterate");
+    if (!is_gone(SOURCE) && m->source_paused)
+        violated("a device is to iterate while the guest is paused");
+    write_trail(m, w, 1 + bytes_max / 8);
+    return rc < 0                      ? refused(err, rc, "trail iterate")
+           : m->trail_sent == m->state ? GW_DEVICE_DONE
+                                       : 0;
+}
+
+static int trail_complete(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                          struct gw_error *err)
+{
+    struct machine *m = machine_at[SOURCE];
+    (void)opaque, (void)bytes_max;
+    int rc = world_callback(SOURCE, "trail complete");
+    if (!is_gone(SOURCE) && !m->source_paused)
+        violated("a device is to complete while the guest runs");
+    if (!is_gone(SOURCE) && m->trail_acks && !m->trail_acked)
+        violated("the guest is paused before the target acknowledged");
+    write_trail(m, w, 3); /* so that it takes more than one call, now and then */
+    return rc < 0                      ? refused(err, rc, "trail complete")
+           : m->trail_sent == m->state ? GW_DEVICE_DONE
+                                       : 0;
+}
+
+static int trail_load_setup(void *opaque, struct gw_error *err)
+{
+    struct machine *m = machine_at[TARGET];
+    (void)opaque;
+    int rc = world_callback(TARGET, "trail load setup");
+    m->trail_loaded = 0;
+    m->trail_acked = false;
+    return rc < 0 ? refused(err, rc, "trail load setup") : 0;
+}
+
+static bool trail_ack_needed(void *opaque)
+{
+    (void)opaque;
+    return machine_at[TARGET]->trail_acks > 0;
+}
+
+static int trail_load(void *opaque, struct gw_reader *r, enum gw_device_part part,
+                      uint32_t version_id, struct gw_error *err)
+{
+    struct machine *m = machine_at[TARGET];
+    (void)opaque, (void)version_id;
+    int rc = world_callback(TARGET, "trail load");
+    if (rc < 0)
+        return refused(err, rc, "trail load");
+    if (part == GW_DEVICE_BEGIN) {
+        if (gw_reader_be32(r) != m->generation && !is_gone(TARGET))
+            violated("the trail of another guest");
+        bool acks = m->trail_acks && !m->trail_acked;
+        m->trail_acked |= acks;
+        return acks ? GW_DEVICE_ACK : 0;
+    }
+    for (uint32_t left = gw_reader_be32(r); left > 0 && gw_reader_error(r) == 0; left--) {
+        if (gw_reader_be64(r) != entry_at(m, m->trail_loaded) && !is_gone(TARGET))
+            violated("entry %llu of the trail is another", (unsigned long long)m->trail_loaded);
+        m->trail_loaded++;
+    }
+    return 0;
+}
+
+static int trail_load_complete(void *opaque, struct gw_error *err)
+{
+    (void)opaque;
+    int rc = world_callback(TARGET, "trail load complete");
+    return rc < 0 ? refused(err, rc, "trail load complete") : 0;
+}
+
+static const struct gw_device_ops trail_ops = {.struct_bytes = sizeof(trail_ops),
+                                               .setup = trail_setup,
+                                               .pending_estimate = trail_pending,
+                                               .iterate = trail_iterate,
+                                               .complete_precopy = trail_complete,
+                                               .load_setup = trail_load_setup,
+                                               .switchover_ack_needed = trail_ack_needed,
+                                               .load = trail_load,
+                                               .load_complete = trail_load_complete};
+
+const struct gw_device_desc machine_trail = {
+    .struct_bytes = sizeof(struct gw_device_desc), .name = "trail", .ops = &trail_ops};
+
+/* ---- the map: early, before the memory ------------------------------------------------------------------- */
+
+static int map_save(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    (void)opaque;
+    int rc = world_callback(SOURCE, "map save");
+    gw_writer_be32(w, machine_at[SOURCE]->generation);
+    return rc < 0 ? refused(err, rc, "map save") : 0;
+}
+
+static int map_load(void *opaque, struct gw_reader *r, uint32_t version_id, struct gw_error *err)
+{
+    const struct machine *m = machine_at[TARGET];
+    (void)opaque, (void)version_id;
+    int rc = world_callback(TARGET, "map load");
+    if (rc < 0)
+        return refused(err, rc, "map load");
+    gw_reader_be32(r);
+    for (unsigned i = 0; !is_gone(TARGET) && i < m->block_count; i++) {
+        for (unsigned page = 0; page < m->pages[i]; page++) {
+            const uint8_t *at = page_of(m, m->target, i, page);
+            bool untouched = at[0] == 0 || (m->littered && at[0] == 0xa5);
+            if (!untouched || memcmp(at, at + 1, PAGE - 1) != 0)
+                violated("memory has arrived before what comes before it");
+        }
+    }
+    return 0;
+}
+
+const struct gw_device_desc machine_map = {.struct_bytes = sizeof(struct gw_device_desc),
+                                           .name = "map",
+                                           .flags = GW_DEVICE_EARLY,
+                                           .save = map_save,
+                                           .load = map_load};
+
 /* ---- the target's callbacks ------------------------------------------------------------------------------ */
 
 static struct machine *guest_of(const struct gw_block_offer *offer)
@@ -578,6 +745,9 @@ static int run(void *ctx, struct gw_error *err)
         m->target_owns = m->ever_owned = true;
         if (m->state != m->saved_state)
             violated("the device moved on after it was saved");
+        if (m->has_trail && m->trail_loaded != m->state)
+            violated("%llu entries of the trail arrived, of %llu",
+                     (unsigned long long)m->trail_loaded, (unsigned long long)m->state);
         check_runners(m);
         check_target();
     }

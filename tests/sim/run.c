@@ -58,7 +58,8 @@ static void plan_trigger(struct fault *fault)
                                     GW_MSG_FAILED,
                                     GW_MSG_CREDIT,
                                     GW_MSG_HEARTBEAT,
-                                    GW_MSG_UNKNOWN};
+                                    GW_MSG_UNKNOWN,
+                                    GW_MSG_LOADED};
     if (fault->kind == FAULT_FAIL || fault->kind == FAULT_SLOW) {
         fault->message = ON_CALLBACK;
         fault->nth = 1 + choose(10);
@@ -153,6 +154,20 @@ static const char *uri(void)
     return machines[0].keyed ? "loop1:sim" : "loop:sim";
 }
 
+static int add_devices(struct gw_error *err)
+{
+    const struct machine *m = &machines[0]; /* what it has, guests after it have too */
+    const struct gw_device_desc *const devices[] = {
+        &machine_device, m->has_trail ? &machine_trail : NULL, m->has_map ? &machine_map : NULL};
+    int rc = 0;
+    for (unsigned i = 0; i < 3 && rc == 0; i++) {
+        if (devices[i])
+            rc = world.side == TARGET ? gw_target_add_device(run.tgt, devices[i], err)
+                                      : gw_source_add_device(run.src, devices[i], err);
+    }
+    return rc;
+}
+
 static int make_target(unsigned loop)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -163,7 +178,7 @@ static int make_target(unsigned loop)
                                       .params = run.params[TARGET]};
     int rc = gw_target_new(&config, &run.tgt, &err);
     if (rc == 0)
-        rc = gw_target_add_device(run.tgt, &machine_device, &err);
+        rc = add_devices(&err);
     world_leave(before);
     return rc;
 }
@@ -182,7 +197,7 @@ static int make_source(unsigned loop)
     if (rc == 0)
         rc = gw_source_add_dirty(run.src, &machine_dirty_ops, NULL, &err);
     if (rc == 0)
-        rc = gw_source_add_device(run.src, &machine_device, &err);
+        rc = add_devices(&err);
     world_leave(before);
     return rc;
 }
