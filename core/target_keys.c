@@ -187,7 +187,7 @@ static void on_keyed_wishes(struct gw_target *tgt, const struct gw_message *msg)
 void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg)
 {
     struct gw_error err = GW_ERROR_INIT;
-    if (tgt->step > GW_TGT_ACTIVE)
+    if (tgt->lending && tgt->step > GW_TGT_ACTIVE)
         return; /* every key is dead, or is about to be */
     if (tgt->lending && tgt->step == GW_TGT_ACTIVE) {
         on_keyed_wishes(tgt, msg);
