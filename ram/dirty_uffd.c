@@ -58,7 +58,7 @@ static void release_page(struct gw_dirty *dirty, struct gw_dirty_block *block, u
     gw_bitmap_set_range(block->seen, page, block->page_bytes / GW_DIRTY_PAGE_BYTES);
     int rc = gw_dirty_protect(dirty->uffd, block->host + offset, block->page_bytes, false);
     pthread_mutex_unlock(lock);
-    if (rc < 0 && rc != -ENOENT) /* ENOENT: unregistered meanwhile, which woke the writer */
+    if (rc < 0 && rc != -ENOENT) /* ENOENT: unregistered meanwhile; disarming wakes the writer */
         give_up(dirty, block, rc);
 }
 
@@ -67,7 +67,7 @@ static void handle_events(struct gw_dirty *dirty)
     struct uffd_msg events[GW_UFFD_EVENTS];
     ssize_t bytes = read(dirty->uffd, events, sizeof(events));
     if (bytes <= 0)
-        return; /* EAGAIN: the writer was killed, or woken by an unregister */
+        return; /* EAGAIN: the writer was killed, or woken by disarming */
     pthread_rwlock_rdlock(&dirty->blocks_lock);
     for (size_t i = 0; i < (size_t)bytes / sizeof(events[0]); i++) {
         if (events[i].event != UFFD_EVENT_PAGEFAULT)

@@ -509,6 +509,25 @@ GW_TEST_EACH(dirty, block_that_was_stopped_can_be_started_again, cells)
     bench_close(&b);
 }
 
+/* A migration ends at any moment, and the guest goes on: nobody may be left waiting for a fault that the
+ * reader was told of and did not get to. A writer that is never joins, and the test runs out of time. */
+GW_TEST_EACH(dirty, writers_go_on_whenever_tracking_stops, cells)
+{
+    struct bench b;
+    struct writer writers[2];
+    atomic_bool stop = false;
+    bench_open(&b, param, 4 * MIB);
+    writers_start(writers, 2, &b.memory, &stop);
+    for (unsigned turn = 0; turn < 300; turn++) {
+        bench_start(&b);
+        bench_sync(&b);
+        b.ops->stop(b.dirty, 0);
+    }
+    writers_stop(writers, 2, &stop);
+    bench_start(&b);
+    bench_close(&b);
+}
+
 GW_TEST_EACH(dirty, second_source_on_the_same_memory_is_refused_with_a_hint, methods)
 {
     struct bench b;
