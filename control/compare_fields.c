@@ -111,25 +111,29 @@ json_t *gw_compare_inner(const struct gw_compare *c, const struct gw_compare_fie
 
 /* ---- pairs ------------------------------------------------------------------------------------ */
 
+struct slot { /* of a sorted list */
+    struct gw_compare_field *field;
+};
+
 static int by_name(const void *a, const void *b)
 {
-    const struct gw_compare_field *x = *(struct gw_compare_field *const *)a;
-    const struct gw_compare_field *y = *(struct gw_compare_field *const *)b;
+    const struct gw_compare_field *x = ((const struct slot *)a)->field;
+    const struct gw_compare_field *y = ((const struct slot *)b)->field;
     int order = strcmp(x->name, y->name);
     return order != 0 ? order : x->at < y->at ? -1 : x->at > y->at;
 }
 
-static struct gw_compare_field **sort(struct gw_compare_fields *fields)
+static struct slot *sort(struct gw_compare_fields *fields)
 {
-    struct gw_compare_field **sorted = gw_zalloc((size_t)fields->count + 1, sizeof(*sorted));
+    struct slot *sorted = gw_zalloc((size_t)fields->count + 1, sizeof(*sorted));
     if (!sorted)
         return NULL;
     for (int i = 0; i < fields->count; i++)
-        sorted[i] = &fields->list[i];
+        sorted[i].field = &fields->list[i];
     qsort(sorted, (size_t)fields->count, sizeof(*sorted), by_name);
     for (int i = 1; i < fields->count; i++) {
-        if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
-            sorted[i]->nth = sorted[i - 1]->nth + 1;
+        if (strcmp(sorted[i - 1].field->name, sorted[i].field->name) == 0)
+            sorted[i].field->nth = sorted[i - 1].field->nth + 1;
     }
     return sorted;
 }
@@ -140,17 +144,25 @@ static int order_of(const struct gw_compare_field *x, const struct gw_compare_fi
     return order != 0 ? order : x->nth < y->nth ? -1 : x->nth > y->nth;
 }
 
+static void pair(const struct gw_compare *c, struct gw_compare_fields *older,
+                 struct gw_compare_field *a, struct gw_compare_fields *newer,
+                 struct gw_compare_field *b)
+{
+    if (gw_compare_is_unused(c, a) || gw_compare_is_unused(c, b))
+        return;
+    a->peer = (int)(b - newer->list);
+    b->peer = (int)(a - older->list);
+}
+
 int gw_compare_pair(struct gw_compare *c, struct gw_compare_fields *older,
                     struct gw_compare_fields *newer)
 {
-    struct gw_compare_field **a = sort(older), **b = sort(newer);
+    struct slot *a = sort(older), *b = sort(newer);
     int i = 0, j = 0;
     while (a && b && i < older->count && j < newer->count) {
-        int order = order_of(a[i], b[j]);
-        if (order == 0 && !gw_compare_is_unused(c, a[i]) && !gw_compare_is_unused(c, b[j])) {
-            a[i]->peer = (int)(b[j] - newer->list);
-            b[j]->peer = (int)(a[i] - older->list);
-        }
+        int order = order_of(a[i].field, b[j].field);
+        if (order == 0)
+            pair(c, older, a[i].field, newer, b[j].field);
         i += order <= 0;
         j += order >= 0;
     }

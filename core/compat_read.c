@@ -13,13 +13,18 @@
 
 /* ---- documents ---------------------------------------------------------------------------------- */
 
+static bool is_space(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 /* No stream begins with a brace. */
 bool gw_analyze_is_document(struct gw_analysis *a)
 {
     const uint8_t *at;
     size_t left = gw_input_look(&a->in, LOOK_BYTES, &at);
     size_t i = 0;
-    while (i < left && i < LOOK_BYTES && memchr(" \t\r\n", at[i], 4))
+    while (i < left && i < LOOK_BYTES && is_space(at[i]))
         i++;
     return i < left && at[i] == '{';
 }
