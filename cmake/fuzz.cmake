@@ -28,9 +28,12 @@ foreach(source IN LISTS fuzz_sources)
   set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
 endforeach()
 
-# Descriptions made up from a seed are shared with the unit tests; the rest of tests/support is not linked.
+# Descriptions made up from a seed, and the simulated vendor device, are shared with the unit tests; the
+# rest of tests/support is not linked.
 gw_glob(vmstate_random tests/support/vmstate_random*.c)
 target_sources(fuzz-vmstate PRIVATE ${vmstate_random})
+gw_glob(vendor tests/support/vendor*.c)
+target_sources(fuzz-vfio PRIVATE ${vendor})
 
 add_executable(fuzz-seeds ${PROJECT_SOURCE_DIR}/tests/fuzz/seeds.c)
 gw_compile(fuzz-seeds)

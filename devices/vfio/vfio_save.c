@@ -44,19 +44,6 @@ static int ask(struct gw_vfio *v, struct gw_odev_estimate *estimate, struct gw_e
     return 0;
 }
 
-/* Estimates are not sizes: never below zero. Nothing to read means that both were wrong. */
-static void account(struct gw_vfio *v, uint64_t bytes)
-{
-    if (bytes == 0) {
-        v->initial_bytes = v->dirty_bytes = 0;
-        return;
-    }
-    uint64_t initial = bytes < v->initial_bytes ? bytes : v->initial_bytes;
-    uint64_t dirty = bytes - initial;
-    v->initial_bytes -= initial;
-    v->dirty_bytes -= dirty < v->dirty_bytes ? dirty : v->dirty_bytes;
-}
-
 /* ---- set-up ---------------------------------------------------------------------------------- */
 
 static void write_format(const struct gw_vfio *v, struct gw_writer *w)
@@ -143,12 +130,13 @@ static void count(struct gw_vfio *v, uint64_t bytes)
 }
 
 /* One read of what there is; waits if there must be something. Return: bytes; 0: none now, or the end. */
-static ssize_t read_some(struct gw_vfio *v, size_t bytes_max, bool must, struct gw_error *err)
+static ssize_t read_some(struct gw_vfio *v, uint8_t *to, size_t bytes_max, bool must,
+                         struct gw_error *err)
 {
     unsigned waited_ms = 0;
     for (;;) {
         struct gw_error why = GW_ERROR_INIT;
-        ssize_t got = v->odev.ops->read(v->odev.dev, v->piece, bytes_max, &why);
+        ssize_t got = v->odev.ops->read(v->odev.dev, to, bytes_max, &why);
         if (got == -EAGAIN && !must)
             return 0;
         if (got != -EAGAIN)
@@ -166,7 +154,7 @@ static int write_chunk(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes, s
     gw_writer_be64(w, bytes);
     for (uint64_t left = bytes; left > 0;) {
         size_t some = left < GW_VFIO_PIECE_BYTES ? (size_t)left : GW_VFIO_PIECE_BYTES;
-        ssize_t got = read_some(v, some, true, err);
+        ssize_t got = read_some(v, v->piece, some, true, err);
         if (got < 0)
             return (int)got;
         if (got == 0)
@@ -202,27 +190,64 @@ static int iterate_chunk(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_
     return rc < 0 ? rc : !more;
 }
 
+/* What there is, in as many reads as it takes: a driver may give a page at a time, and a record for
+ * each would cost more than its bytes. Whoever loads it sees no borders. */
+static ssize_t fill_piece(struct gw_vfio *v, uint64_t bytes_max, bool must, struct gw_error *err)
+{
+    size_t room = bytes_max < GW_VFIO_PIECE_BYTES ? (size_t)bytes_max : GW_VFIO_PIECE_BYTES;
+    size_t done = 0;
+    while (done < room) {
+        ssize_t got = read_some(v, v->piece + done, room - done, must, err);
+        if (got < 0)
+            return got;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+static void write_piece(struct gw_vfio *v, struct gw_writer *w, size_t bytes)
+{
+    gw_writer_be64(w, GW_VFIO_DATA_STATE);
+    gw_writer_be64(w, bytes);
+    gw_writer_bytes(w, v->piece, bytes);
+    count(v, bytes);
+}
+
+/* Estimates are not sizes: never below zero. If there is nothing to read, what changed was estimated
+ * wrongly; what is initial is the driver's word, since the guest may be paused once the target has it. */
+static int account(struct gw_vfio *v, uint64_t bytes, struct gw_error *err)
+{
+    struct gw_odev_estimate estimate;
+    if (bytes == 0) {
+        int rc = v->initial_bytes > 0 ? ask(v, &estimate, err) : 0;
+        v->dirty_bytes = 0;
+        return rc;
+    }
+    uint64_t initial = bytes < v->initial_bytes ? bytes : v->initial_bytes;
+    uint64_t dirty = bytes - initial;
+    v->initial_bytes -= initial;
+    v->dirty_bytes -= dirty < v->dirty_bytes ? dirty : v->dirty_bytes;
+    return 0;
+}
+
 static int iterate_stream(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_max,
                           struct gw_error *err)
 {
-    size_t room = bytes_max < GW_VFIO_PIECE_BYTES ? (size_t)bytes_max : GW_VFIO_PIECE_BYTES;
-    ssize_t got = read_some(v, room, false, err);
-    if (got < 0)
-        return (int)got;
-    account(v, (uint64_t)got);
-    if (got > 0) {
-        gw_writer_be64(w, GW_VFIO_DATA_STATE);
-        gw_writer_be64(w, (uint64_t)got);
-        gw_writer_bytes(w, v->piece, (size_t)got);
-        count(v, (uint64_t)got);
-    }
+    ssize_t got = fill_piece(v, bytes_max, false, err);
+    int rc = got < 0 ? (int)got : account(v, (uint64_t)got, err);
+    if (rc < 0)
+        return rc;
+    if (got > 0)
+        write_piece(v, w, (size_t)got);
     if (v->config.switchover_ack && v->initial_bytes == 0 && !v->init_sent) {
         v->init_sent = true;
         gw_writer_be64(w, GW_VFIO_INIT_DATA_SENT);
     } else {
         gw_writer_be64(w, GW_VFIO_END_OF_STATE);
     }
-    return v->initial_bytes == 0 && v->dirty_bytes == 0;
+    return got == 0 || (v->initial_bytes == 0 && v->dirty_bytes == 0);
 }
 
 int gw_vfio_save_iterate(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_max,
@@ -253,14 +278,9 @@ static int64_t complete_one(struct gw_vfio *v, struct gw_writer *w, uint64_t roo
         rc = write_chunk(v, w, bytes, err);
         return rc < 0 ? rc : (int64_t)bytes;
     }
-    size_t some = room < GW_VFIO_PIECE_BYTES ? (size_t)room : GW_VFIO_PIECE_BYTES;
-    ssize_t got = read_some(v, some, true, err);
-    if (got <= 0)
-        return got;
-    gw_writer_be64(w, GW_VFIO_DATA_STATE);
-    gw_writer_be64(w, (uint64_t)got);
-    gw_writer_bytes(w, v->piece, (size_t)got);
-    count(v, (uint64_t)got);
+    ssize_t got = fill_piece(v, room, true, err);
+    if (got > 0)
+        write_piece(v, w, (size_t)got);
     return got;
 }
 

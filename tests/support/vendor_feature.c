@@ -108,9 +108,19 @@ static int state_feature(struct vendor *v, struct gw_feature_device_state *state
     return 0;
 }
 
+/* In the pipe, and not read yet. */
+static uint64_t piped(const struct vendor *v)
+{
+    int waiting = 0;
+    if (v->data_fd < 0 || ioctl(v->data_fd, FIONREAD, &waiting) < 0)
+        return 0;
+    return (uint64_t)waiting;
+}
+
 static int size_feature(const struct vendor *v, struct gw_feature_data_size *size)
 {
-    uint64_t bytes = gw_odev_state_is_saving(v->state) ? vendor_left(v, true) : vendor_bytes(v);
+    uint64_t bytes =
+        gw_odev_state_is_saving(v->state) ? vendor_left(v, true) + piped(v) : vendor_bytes(v);
     switch (v->config.size) {
     case VENDOR_SIZE_UNKNOWN:
         return -ENOTTY;
@@ -156,9 +166,10 @@ static int precopy_info(void *dev, int data_fd, struct gw_precopy_info *info)
     struct vendor *v = dev;
     if (data_fd != v->data_fd || (v->state != P && v->state != X))
         return -EINVAL;
-    info->initial_bytes = v->config.initial_never_ends ? v->initial_left + 1 : v->initial_left;
-    uint64_t left = vendor_left(v, false);
-    info->dirty_bytes = left > v->initial_left ? left - v->initial_left : 0;
+    uint64_t initial = v->initial_left + (v->initial_left > 0 ? piped(v) : 0);
+    uint64_t left = vendor_left(v, false) + piped(v);
+    info->initial_bytes = initial + v->config.initial_never_ends;
+    info->dirty_bytes = left > initial ? left - initial : 0;
     info->flags = v->reinit ? GW_PRECOPY_REINIT : 0;
     v->reinit = false;
     return 0;
@@ -168,10 +179,7 @@ static int precopy_info(void *dev, int data_fd, struct gw_precopy_info *info)
 static bool pump(struct vendor *v)
 {
     uint8_t bytes[4096];
-    int waiting = 0;
-    if (ioctl(v->data_fd, FIONREAD, &waiting) < 0)
-        abort();
-    if (waiting > 0)
+    if (piped(v) > 0)
         return true;
     size_t got = vendor_produce(v, bytes, sizeof(bytes));
     if (got > 0 && write(v->pipe_fd, bytes, got) != (ssize_t)got)

@@ -230,6 +230,22 @@ GW_TEST(vfio_feature, the_end_of_initial_data_counts_until_it_is_sent)
     end(&rig);
 }
 
+/* A driver that has nothing now has not come to the end of it. */
+GW_TEST(vfio_feature, initial_data_that_pauses_is_not_taken_for_sent)
+{
+    struct vendor_config config = rig_config();
+    struct gw_vfio_config options = {.switchover_ack = true};
+    struct rig rig;
+    config.idle_every = 1;
+    rig_open(&rig, RIG_FEATURE, &config, &options);
+    GW_EXPECT_EQ(rig_setup(&rig), 0);
+    GW_EXPECT_EQ(gw_vfio_save_iterate(rig.src.vfio, &rig.w, 65536, &rig.err), GW_DEVICE_DONE);
+    GW_EXPECT_EQ(rig.w.bytes, 8);
+    GW_EXPECT_EQ(rig_load(&rig, GW_DEVICE_PART), 0);
+    GW_EXPECT_EQ(pending(&rig, false), 16 + 12 * 4112);
+    end(&rig);
+}
+
 GW_TEST(vfio_feature, initial_data_that_never_ends_is_never_acknowledged)
 {
     struct vendor_config config = rig_config();

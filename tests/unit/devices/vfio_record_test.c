@@ -96,6 +96,20 @@ GW_TEST(vfio_record, one_section_of_the_live_phase_has_one_chunk)
     rig_close(&rig);
 }
 
+/* A record for each would cost more than its bytes. */
+GW_TEST(vfio_record, short_reads_of_a_descriptor_become_one_record)
+{
+    struct vendor_config config = rig_config();
+    struct rig rig;
+    rig_open(&rig, RIG_FEATURE, &config, NULL);
+    GW_EXPECT_EQ(rig_setup(&rig), 0);
+    GW_EXPECT_EQ(gw_vfio_save_iterate(rig.src.vfio, &rig.w, 20000, &rig.err), 0);
+    GW_EXPECT_EQ(rig.w.bytes, 8 + 8 + 20000 + 8);
+    GW_EXPECT(ends_with(&rig.w, GW_VFIO_END_OF_STATE));
+    rig_settle(&rig, false);
+    rig_close(&rig);
+}
+
 /* In the pause as many as fit, and one end. */
 GW_TEST(vfio_record, the_rest_is_chunk_after_chunk_with_one_end)
 {

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* tests/support/opaque_scene.h - a pair (pair.h) whose guest has opaque devices, the simulated vendor's. */
+#ifndef GW_TEST_SUPPORT_OPAQUE_SCENE_H
+#define GW_TEST_SUPPORT_OPAQUE_SCENE_H
+
+#include "devices/vfio/vfio.h"
+#include "tests/support/pair.h"
+#include "tests/support/vendor.h"
+
+#define OPAQUE_DEVICES_MAX 2
+
+struct opaque_end { /* the devices of one side */
+    struct vendor *vendor[OPAQUE_DEVICES_MAX];
+    struct gw_staging *staging[OPAQUE_DEVICES_MAX];
+    struct gw_feature *feature[OPAQUE_DEVICES_MAX];
+    struct gw_vfio *vfio[OPAQUE_DEVICES_MAX];
+};
+
+struct opaque_scene {
+    /* set by the test before opaque_scene_init(), or left */
+    struct pair pair;
+    unsigned devices; /* 0: 1 */
+    bool ack;
+    enum gw_block_kind kind;
+    const char *downtime_limit; /* NULL: the default */
+    uint32_t target_blocks;     /* of the target's device; 0: as the source's */
+    struct vendor_config config;
+
+    struct opaque_end src, dst;
+    bool staging;
+    char path[64];
+};
+
+/* Of so many bytes, with nothing odd about it. */
+struct vendor_config opaque_config(uint64_t bytes);
+/* @way: "tcp_staging", "unix_feature", ... */
+void opaque_scene_init(struct opaque_scene *scene, const char *way);
+/* Until both sides have ended; meanwhile the devices work, so many writes a millisecond. False: they did
+ * not end in time. */
+bool opaque_scene_finish(struct opaque_scene *scene, unsigned writes_a_ms, unsigned seconds);
+void opaque_scene_expect_moved(struct opaque_scene *scene);
+/* The guest and its device run on at the source, which says so. */
+void opaque_scene_expect_failed(struct opaque_scene *scene, const char *says);
+void opaque_scene_fini(struct opaque_scene *scene);
+
+#endif
