@@ -3,10 +3,12 @@
  * dispatches, between two dispatches, as a hypervisor's would under its lock. */
 #include "tests/support/opaque_scene.h"
 
+#include "gw_config.h"
 #include "tests/shim/gw_test.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -88,16 +90,32 @@ static struct gw_params *new_params(const char *downtime_limit)
     return params;
 }
 
+static const char *uri_of(struct opaque_scene *scene, const char *way)
+{
+    if (strncmp(way, "tcp", 3) == 0)
+        return NULL; /* the pair's own */
+    if (strncmp(way, "unix", 4) == 0) {
+        snprintf(scene->uri, sizeof(scene->uri), "unix:/tmp/godwit-opaque-%d", (int)getpid());
+    } else if (strncmp(way, "ofi", 3) == 0) {
+        if (!GW_HAVE_OFI)
+            GW_SKIP("this build has no ofi: it was built without libfabric");
+        snprintf(scene->uri, sizeof(scene->uri), "ofi:tcp;ofi_rxm:127.0.0.1:0");
+    } else {
+        const char *address = getenv("RIG_ADDR");
+        if (!address)
+            GW_SKIP("no RDMA device: RIG_ADDR is not set (scripts/soft-roce)");
+        snprintf(scene->uri, sizeof(scene->uri), "rdma:%s:0", address);
+    }
+    return scene->uri;
+}
+
 void opaque_scene_init(struct opaque_scene *scene, const char *way)
 {
     struct pair *pair = &scene->pair;
     scene->staging = strstr(way, "staging") != NULL;
     if (scene->devices == 0)
         scene->devices = 1;
-    if (strncmp(way, "unix", 4) == 0) {
-        snprintf(scene->path, sizeof(scene->path), "unix:/tmp/godwit-opaque-%d", (int)getpid());
-        pair->listen_uri = scene->path;
-    }
+    pair->listen_uri = uri_of(scene, way);
     pair->params = new_params(scene->downtime_limit);
     pair->target_params = new_params(NULL);
     pair->test = scene;

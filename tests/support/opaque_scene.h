@@ -28,12 +28,13 @@ struct opaque_scene {
 
     struct opaque_end src, dst;
     bool staging;
-    char path[64];
+    char uri[128];
 };
 
 /* Of so many bytes, with nothing odd about it. */
 struct vendor_config opaque_config(uint64_t bytes);
-/* @way: "tcp_staging", "unix_feature", ... */
+/* @way: "tcp_staging", "unix_feature", "ofi_...", "rdma_...": wire and interface. Skips where there is no such
+ * wire. */
 void opaque_scene_init(struct opaque_scene *scene, const char *way);
 /* Until both sides have ended; meanwhile the devices work, so many writes a millisecond. False: they did
  * not end in time. */
