@@ -10,7 +10,7 @@ set(guest_options -std=gnu17 -O2 -g0 -m64 -march=x86-64 -mno-red-zone -mgeneral-
     -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables
     -fcf-protection=none -fno-sanitize=all -Wall -Wextra -Wshadow -Wmissing-prototypes
     $<$<BOOL:${GODWIT_WERROR}>:-Werror>)
-foreach(program writer ticker)
+foreach(program writer ticker diskuser)
   add_executable(kvm-guest-${program} ${guest_dir}/guest_runtime.c ${guest_dir}/guest_${program}.c)
   set_target_properties(kvm-guest-${program} PROPERTIES
     RUNTIME_OUTPUT_DIRECTORY ${GODWIT_GENERATED} POSITION_INDEPENDENT_CODE OFF
@@ -27,10 +27,15 @@ endforeach()
 
 # All but main() is apart, so that tests can link it.
 gw_room(gw_kvm examples/kvm/kvm_*.c)
+set(programs "")
+set(program_paths "")
+foreach(program WRITER TICKER DISKUSER)
+  string(TOLOWER ${program} name)
+  list(APPEND programs ${GODWIT_GENERATED}/kvm-${name}.bin)
+  list(APPEND program_paths "VMM_GUEST_${program}=\"${GODWIT_GENERATED}/kvm-${name}.bin\"")
+endforeach()
 set_source_files_properties(${PROJECT_SOURCE_DIR}/examples/kvm/kvm_boot.c PROPERTIES
-  OBJECT_DEPENDS "${GODWIT_GENERATED}/kvm-writer.bin;${GODWIT_GENERATED}/kvm-ticker.bin"
-  COMPILE_DEFINITIONS
-    "VMM_GUEST_WRITER=\"${GODWIT_GENERATED}/kvm-writer.bin\";VMM_GUEST_TICKER=\"${GODWIT_GENERATED}/kvm-ticker.bin\"")
+  OBJECT_DEPENDS "${programs}" COMPILE_DEFINITIONS "${program_paths}")
 add_executable(godwit-kvm examples/kvm/kvm.c $<TARGET_OBJECTS:gw_kvm>)
 gw_compile(godwit-kvm)
-target_link_libraries(godwit-kvm PRIVATE godwit_static gw::link_options Threads::Threads m)
+target_link_libraries(godwit-kvm PRIVATE godwit_virtio godwit_static gw::link_options Threads::Threads m)

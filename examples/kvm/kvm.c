@@ -43,6 +43,10 @@ static void on_event(void *ctx, const struct gw_event *event)
         vmm_event_write(command->events, event, command->begun_ns);
     if (event->text[0])
         on_log(command, GW_LOG_INFO, gw_event_name(event->type), event->text);
+    if (event->type == GW_EVENT_CONNECTED)
+        vmm_usage_take(&command->report.begun, &command->machine);
+    if (event->type == GW_EVENT_STATUS && event->status == GW_STATUS_PRE_SWITCHOVER)
+        gw_source_continue(command->migration.source); /* nobody can be asked here */
 }
 
 static void note(const struct command *command, const char *line)
@@ -74,11 +78,14 @@ static void step(struct command *command, uint64_t until_ns)
         {.fd = command->machine.timer_fd, .events = POLLIN},
         {.fd = command->signalled ? -1 : command->signal_fd, .events = POLLIN},
         {.fd = loop ? gw_loop_fd(loop) : -1, .events = POLLIN},
+        {.fd = command->machine.running ? command->machine.disk.kick_fd : -1, .events = POLLIN},
     };
-    if (poll(fds, 3, left_ms < POLL_MS_MAX ? (int)left_ms : POLL_MS_MAX) <= 0)
+    if (poll(fds, 4, left_ms < POLL_MS_MAX ? (int)left_ms : POLL_MS_MAX) <= 0)
         return;
     if (fds[0].revents)
         vmm_board_tick(&command->machine);
+    if (fds[3].revents)
+        vmm_disk_step(&command->machine);
     if (fds[1].revents && read(command->signal_fd, &info, sizeof(info)) > 0)
         command->signalled = true;
     if (fds[2].revents)
@@ -104,7 +111,8 @@ static int make_machine(struct command *command, unsigned vcpus)
     struct vmm_machine_config config = {.vcpus = vcpus,
                                         .memory = options->memory,
                                         .serial_fd = STDOUT_FILENO,
-                                        .lock_path = options->lock};
+                                        .disk_path = options->disk,
+                                        .lock_path = options->lock ? options->lock : options->disk};
     char why[VMM_WHY_BYTES];
     if (options->ring && vmm_ring_probe(why) == 0) {
         config.ring_bytes = 1u << 20;
@@ -167,13 +175,10 @@ static int await_end(struct command *command)
 {
     struct vmm_migration *migration = &command->migration;
     struct gw_error *err = &command->report.error;
-    bool passed = false, begun = false;
+    bool passed = false;
     while (!migration->ended && !migration->unknown) {
         step(command, UINT64_MAX);
         pass_signal_on(command, &passed);
-        if (!begun && migration->connected)
-            vmm_usage_take(&command->report.begun, &command->machine);
-        begun |= migration->connected;
         if (migration->retake) { /* one more try */
             migration->retake = false;
             if (gw_source_resolve(migration->source, GW_RESOLVE_RESUME, err) < 0)
@@ -300,6 +305,7 @@ int main(int argc, char **argv)
                     .ram_bytes_max = UINT64_C(2) << 30},
         .report = {.error = GW_ERROR_INIT},
     };
+    command.begun_ns = vmm_now_ns(CLOCK_MONOTONIC);
     command.options.params = gw_params_new();
     if (!command.options.params)
         return VMM_EXIT_FAILED;
@@ -314,7 +320,6 @@ int main(int argc, char **argv)
             .event = on_event,
             .ram_bytes_max = command.options.ram_bytes_max,
         };
-        command.begun_ns = vmm_now_ns(CLOCK_MONOTONIC);
         if (command.options.events)
             command.events = fopen(command.options.events, "we");
         status = run(&command);

@@ -14,12 +14,15 @@
 #define LINE_EVERY_TICKS 10u
 
 /* The programs of the tree, as the linker put them here. */
-extern const uint8_t vmm_writer_begin[], vmm_writer_end[], vmm_ticker_begin[], vmm_ticker_end[];
+extern const uint8_t vmm_writer_begin[], vmm_writer_end[], vmm_ticker_begin[], vmm_ticker_end[],
+    vmm_disk_begin[], vmm_disk_end[];
 /* clang-format off */
 __asm__(".pushsection .rodata\n"
         ".globl vmm_writer_begin, vmm_writer_end, vmm_ticker_begin, vmm_ticker_end\n"
+        ".globl vmm_disk_begin, vmm_disk_end\n"
         "vmm_writer_begin: .incbin \"" VMM_GUEST_WRITER "\"\nvmm_writer_end:\n"
         "vmm_ticker_begin: .incbin \"" VMM_GUEST_TICKER "\"\nvmm_ticker_end:\n"
+        "vmm_disk_begin: .incbin \"" VMM_GUEST_DISKUSER "\"\nvmm_disk_end:\n"
         ".popsection\n");
 /* clang-format on */
 
@@ -44,6 +47,8 @@ static int load_program(struct vmm_machine *machine, const char *program, uint8_
         memcpy(rom, vmm_writer_begin, (size_t)(vmm_writer_end - vmm_writer_begin));
     else if (strcmp(program, "ticker") == 0)
         memcpy(rom, vmm_ticker_begin, (size_t)(vmm_ticker_end - vmm_ticker_begin));
+    else if (strcmp(program, "disk") == 0)
+        memcpy(rom, vmm_disk_begin, (size_t)(vmm_disk_end - vmm_disk_begin));
     else
         return load_file(machine, program, rom);
     return 0;

@@ -28,7 +28,7 @@ struct vmm_options {
     unsigned vcpus, slow_percent;
     enum vmm_memory memory;
     bool ring;
-    const char *serial, *lock, *json, *events;
+    const char *serial, *disk, *lock, *json, *events;
     double warmup_s, run_for_s; /* run_for_s < 0: until a signal */
     uint64_t ram_bytes_max;
     bool quiet;

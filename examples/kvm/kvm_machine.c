@@ -60,7 +60,8 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
 {
     pthread_condattr_t attr;
     memset(machine, 0, sizeof(*machine));
-    machine->kvm = machine->vm = machine->timer_fd = machine->lock_fd = -1;
+    machine->kvm = machine->vm = machine->timer_fd = machine->lock_fd = machine->disk.fd =
+        machine->disk.kick_fd = -1;
     machine->lock_path = config->lock_path;
     machine->serial_fd = config->serial_fd;
     machine->memory = config->memory;
@@ -68,6 +69,7 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
     pthread_mutex_init(&machine->run_lock, NULL);
     pthread_mutex_init(&machine->ring_lock, NULL);
     pthread_mutex_init(&machine->board_lock, NULL);
+    pthread_mutex_init(&machine->disk.lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&machine->run_changed, &attr);
@@ -79,7 +81,7 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
         rc = vmm_board_init(machine);
     for (unsigned i = 0; rc == 0 && i < config->vcpus; i++)
         rc = vmm_vcpu_new(machine, i);
-    return rc;
+    return rc == 0 && config->disk_path ? vmm_disk_open(machine, config->disk_path) : rc;
 }
 
 int vmm_machine_run(struct vmm_machine *machine)
@@ -159,10 +161,12 @@ void vmm_machine_free(struct vmm_machine *machine)
         close(machine->kvm);
     if (machine->timer_fd >= 0)
         close(machine->timer_fd);
+    vmm_disk_close(machine);
     vmm_memory_free(machine);
     vmm_lock_drop(machine);
     pthread_cond_destroy(&machine->run_changed);
     pthread_mutex_destroy(&machine->run_lock);
     pthread_mutex_destroy(&machine->ring_lock);
     pthread_mutex_destroy(&machine->board_lock);
+    pthread_mutex_destroy(&machine->disk.lock);
 }

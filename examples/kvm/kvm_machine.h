@@ -90,6 +90,14 @@ struct vmm_board {
     uint64_t started_real_ns; /* and when the guest's clock was 0 */
 };
 
+struct gw_virtio;
+
+struct vmm_disk {
+    struct gw_virtio *dev; /* NULL: there is none */
+    pthread_mutex_t lock;  /* guards dev while the machine runs */
+    int fd, kick_fd;       /* kick_fd is readable while requests may wait */
+};
+
 struct vmm_machine {
     char why[VMM_WHY_BYTES];
     int kvm, vm;
@@ -113,6 +121,7 @@ struct vmm_machine {
     pthread_mutex_t board_lock;
     struct vmm_board board;
     int timer_fd, serial_fd;
+    struct vmm_disk disk;
     const char *lock_path;
     int lock_fd;                     /* -1: not held */
     _Atomic int64_t clock_offset_ns; /* the guest's clock less the host's monotonic one */
@@ -125,6 +134,7 @@ struct vmm_machine_config {
     enum vmm_memory memory; /* of blocks that are made here, and of those that arrive */
     uint32_t ring_bytes;    /* 0: no dirty rings */
     int serial_fd;          /* what the guest says goes there; borrowed */
+    const char *disk_path;  /* or NULL */
     const char *lock_path;  /* or NULL; borrowed */
 };
 
@@ -180,7 +190,7 @@ struct vmm_boot {
     uint64_t ram_bytes, hot_bytes, rate_bytes; /* rate: rewritten in a second */
     unsigned blocks;                           /* that memory is made of, 1..4 */
     bool cold_is_zero;
-    const char *program; /* "writer", "ticker" or a file; NULL: writer */
+    const char *program; /* "writer", "ticker", "disk" or a file; NULL: writer */
 };
 
 /* Memory, program and processors of a guest that begins. */
@@ -210,11 +220,19 @@ void vmm_board_mmio(struct vmm_vcpu *vcpu, uint64_t gpa, bool out, void *data, u
 void vmm_board_tick(struct vmm_machine *machine);
 void vmm_board_resume(struct vmm_machine *machine);
 void vmm_board_pause(struct vmm_machine *machine);
-/* [paused] How long the guest has been paused, by the time of day: here, or on the host it came from, whose
- * time may differ. At least @least_ns, which is the answer too where that cannot be believed. */
-uint64_t vmm_board_paused_ns(const struct vmm_machine *machine, uint64_t least_ns);
-/* [paused] A state was set that is so old: the guest's clocks go on by as much. */
-int vmm_board_age(struct vmm_machine *machine, uint64_t elapsed_ns);
+/* [paused] A state was set that is of another host: KVM's clock and the time stamp counters go on to where
+ * they would be, and the board's will. How long that was, the two hosts' times of day tell, unless it is
+ * less than @least_ns or past belief: then it was that. */
+int vmm_board_arrived(struct vmm_machine *machine, uint64_t least_ns);
 uint64_t vmm_board_clock_ns(const struct vmm_machine *machine);
+
+/* ---- kvm_disk.c ---------------------------------------------------------------------------------- */
+
+int vmm_disk_open(struct vmm_machine *machine, const char *path);
+void vmm_disk_kick(struct vmm_machine *machine); /* [any thread] look at the rings soon */
+void vmm_disk_step(struct vmm_machine *machine); /* when kick_fd is readable */
+/* Return: it was the disk's. */
+bool vmm_disk_mmio(struct vmm_machine *machine, uint64_t gpa, bool out, void *data, unsigned bytes);
+void vmm_disk_close(struct vmm_machine *machine);
 
 #endif

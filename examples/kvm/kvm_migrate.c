@@ -2,6 +2,7 @@
 /* The machine's side of a migration: what godwit asks a hypervisor to do. All of it runs inside
  * gw_dispatch(), on the main thread. */
 #include "examples/kvm/kvm_migrate.h"
+#include "devices/virtio/virtio.h"
 
 #include <errno.h>
 
@@ -20,7 +21,6 @@ static int on_pause(void *ctx, struct gw_error *err)
 static int on_resume(void *ctx, struct gw_error *err)
 {
     struct vmm_migration *migration = ctx;
-    migration->machine->board.clock_ns += vmm_board_paused_ns(migration->machine, 0);
     return told(migration, vmm_machine_run(migration->machine), err);
 }
 
@@ -45,7 +45,7 @@ static int on_run(void *ctx, struct gw_error *err)
     gw_target_stats(migration->target, &stats);
     uint64_t least_ns = stats.downtime.revoke_ns + stats.downtime.digest_ns +
                         stats.downtime.device_load_ns + stats.downtime.acquire_ns;
-    int rc = vmm_board_age(migration->machine, vmm_board_paused_ns(migration->machine, least_ns));
+    int rc = vmm_board_arrived(migration->machine, least_ns);
     return told(migration, rc < 0 ? rc : vmm_machine_run(migration->machine), err);
 }
 
@@ -53,12 +53,9 @@ static void on_event(void *ctx, const struct gw_event *event)
 {
     struct vmm_migration *migration = ctx;
     migration->event(migration->log.ctx, event);
-    migration->connected |= event->type == GW_EVENT_CONNECTED;
     migration->unknown |= event->type == GW_EVENT_UNKNOWN;
     migration->retake |= event->type == GW_EVENT_RETAKE;
     migration->ended |= event->type == GW_EVENT_ENDED;
-    if (event->type == GW_EVENT_STATUS && event->status == GW_STATUS_PRE_SWITCHOVER)
-        gw_source_continue(migration->source); /* nobody can be asked here */
 }
 
 static int on_block_offered(void *ctx, const struct gw_block_offer *offer,
@@ -94,25 +91,31 @@ static int add_block(struct vmm_migration *migration, const struct vmm_block *bl
     return rc < 0 ? rc : 0;
 }
 
-static int describe(struct vmm_migration *migration, struct gw_device_desc *desc,
-                    struct gw_error *err)
+static int add_devices(struct vmm_migration *migration, struct gw_error *err)
 {
+    struct gw_device_desc devices[2];
+    unsigned count = migration->machine->disk.dev ? 2 : 1;
     migration->device =
         (struct gw_vmstate_device){sizeof(migration->device), &vmm_vmstate, migration};
     migration->board = &migration->machine->board;
-    return gw_vmstate_device_desc(&migration->device, desc, err);
+    int rc = gw_vmstate_device_desc(&migration->device, &devices[0], err);
+    if (rc == 0 && count == 2)
+        rc = gw_virtio_device(migration->machine->disk.dev, &devices[1], err);
+    for (unsigned i = 0; rc == 0 && i < count; i++)
+        rc = migration->source ? gw_source_add_device(migration->source, &devices[i], err)
+                               : gw_target_add_device(migration->target, &devices[i], err);
+    return rc;
 }
 
 int vmm_send_start(struct vmm_migration *migration, const char *uri, struct gw_error *err)
 {
     struct gw_source_config config = {sizeof(config),    migration->loop, &source_ops, migration,
                                       migration->params, &migration->log, VMM_MACHINE};
-    struct gw_device_desc device;
     int rc = gw_source_new(&config, &migration->source, err);
     for (unsigned i = 0; rc == 0 && i < migration->machine->block_count; i++)
         rc = add_block(migration, &migration->machine->blocks[i], err);
-    if (rc == 0 && (rc = describe(migration, &device, err)) == 0)
-        rc = gw_source_add_device(migration->source, &device, err);
+    if (rc == 0)
+        rc = add_devices(migration, err);
     if (rc == 0)
         rc = gw_source_add_dirty(migration->source,
                                  migration->machine->ring_bytes > 0 ? &vmm_ring_ops : &vmm_log_ops,
@@ -127,10 +130,9 @@ int vmm_receive_start(struct vmm_migration *migration, const char *uri, struct g
     struct gw_target_config config = {sizeof(config), migration->loop,         &target_ops,
                                       migration,      migration->params,       &migration->log,
                                       VMM_MACHINE,    migration->ram_bytes_max};
-    struct gw_device_desc device;
     int rc = gw_target_new(&config, &migration->target, err);
-    if (rc == 0 && (rc = describe(migration, &device, err)) == 0)
-        rc = gw_target_add_device(migration->target, &device, err);
+    if (rc == 0)
+        rc = add_devices(migration, err);
     return rc == 0 ? gw_target_listen(migration->target, uri, err) : rc;
 }
 
@@ -140,5 +142,5 @@ void vmm_migration_close(struct vmm_migration *migration)
     gw_target_free(migration->target);
     migration->source = NULL;
     migration->target = NULL;
-    migration->connected = migration->ended = migration->unknown = migration->retake = false;
+    migration->ended = migration->unknown = migration->retake = false;
 }

@@ -22,7 +22,7 @@ struct vmm_migration {
     struct gw_loop *loop;
     struct gw_source *source; /* one of the two */
     struct gw_target *target;
-    bool connected, ended, unknown, retake; /* told by events */
+    bool ended, unknown, retake; /* told by events */
 
     struct gw_vmstate_device device;
     uint32_t vcpu_count; /* the machine's state, on its way */

@@ -30,7 +30,7 @@ struct parsed {
 };
 
 static const struct option table[] = {
-    {"--program", "writer|ticker|FILE", TEXT, AT(o.boot.program), "what the guest is (writer)",
+    {"--program", "writer|ticker|disk|FILE", TEXT, AT(o.boot.program), "what the guest is (writer)",
      NULL},
     {"--ram", "SIZE", SIZE, AT(o.boot.ram_bytes), "its memory (64M)", NULL},
     {"--blocks", "N", COUNT, AT(o.boot.blocks), "that are its memory, 1 to 4 (2)", NULL},
@@ -43,7 +43,8 @@ static const struct option table[] = {
     {"--dirty-source", "log|ring", WORD, AT(tracking), "KVM's dirty log, or its rings (log)",
      tracking_words},
     {"--slow", "PERCENT", COUNT, AT(o.slow_percent), "of the time in which no vCPU runs (0)", NULL},
-    {"--lock", "FILE", TEXT, AT(o.lock), "locked by who may run the guest", NULL},
+    {"--disk", "FILE", TEXT, AT(o.disk), "its disk, at both ends (none)", NULL},
+    {"--lock", "FILE", TEXT, AT(o.lock), "locked by who may run the guest (the disk)", NULL},
     {"--serial", "FILE", TEXT, AT(o.serial), "what the guest says is appended there (stdout)",
      NULL},
     {"--warmup", "SECONDS", SECONDS, AT(o.warmup_s), "before it is sent (1)", NULL},

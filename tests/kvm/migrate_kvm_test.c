@@ -5,19 +5,32 @@
 #include "gw_config.h"
 #include "tests/kvm/kvm_support.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/huge_pool.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-static const char *const wires[] = {"tcp:127.0.0.1:0", "unix:",
+/* With rdma where it is: on an emulated host. */
+static const char *const *wires(void)
+{
+    static char rdma[64];
+    static const char *list[] = {"tcp:127.0.0.1:0", "unix:", NULL, NULL, NULL};
+    unsigned count = 2;
 #if GW_HAVE_OFI
-                                    "ofi:tcp;ofi_rxm:127.0.0.1:0",
+    list[count++] = "ofi:tcp;ofi_rxm:127.0.0.1:0";
 #endif
-                                    NULL};
+    const char *address = getenv("RIG_ADDR");
+    if (address) {
+        snprintf(rdma, sizeof(rdma), "rdma:%s:0", address);
+        list[count++] = rdma;
+    }
+    return list;
+}
 
 static unsigned hops(void)
 {
@@ -51,6 +64,72 @@ GW_TEST(guest, goes_back_and_forth_without_losing_a_moment)
                               .run_for = "0.5"};
     kvm_run_chain(&chain);
     printf("  %u hops: the guest's clock is %.3f ms off\n", chain.hops, chain.clock_late_ms_max);
+}
+
+/* Every block of the file is whole, and one of the first that were written to it. */
+static unsigned check_disk(const char *path)
+{
+    uint64_t words[VMM_PAGE_BYTES / 8];
+    unsigned written = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    GW_ASSERT(fd >= 0);
+    for (unsigned block = 0; read(fd, words, sizeof(words)) == sizeof(words); block++) {
+        unsigned generation = 1;
+        for (unsigned i = 1; i < VMM_PAGE_BYTES / 8; i++)
+            if (words[i] != words[0])
+                GW_FAIL("block %u is torn", block);
+        while (words[0] && generation < 1000 && words[0] != board_stamp(block, generation))
+            generation++;
+        GW_EXPECT_LT(generation, 1000);
+        written += words[0] != 0;
+    }
+    close(fd);
+    return written;
+}
+
+/* All hosts share the file, whose lock goes with the guest; requests are in flight whenever it leaves. */
+GW_TEST(guest, takes_its_disk_along)
+{
+    const char *disk = kvm_file("disk");
+    int fd = open(disk, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    GW_ASSERT(fd >= 0 && ftruncate(fd, 4 << 20) == 0);
+    close(fd);
+    struct kvm_chain chain = {.uri = "unix:",
+                              .options =
+                                  (const char *const[]){"--program", "disk", "--disk", disk, NULL},
+                              .receivers = (const char *const[]){"--disk", disk, NULL},
+                              .hops = 3,
+                              .run_for = "0.5"};
+    kvm_run_chain(&chain);
+    GW_EXPECT_GT(check_disk(disk), 0);
+}
+
+static bool has_huge_pages(uint64_t bytes)
+{
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (memory != MAP_FAILED)
+        munmap(memory, bytes);
+    return memory != MAP_FAILED;
+}
+
+GW_TEST(guest, of_huge_pages_arrives_whole)
+{
+    struct gw_huge_pool pool;
+    gw_huge_pool_open(&pool, 2u << 20, 64);
+    if (has_huge_pages(128u << 20)) {
+        struct kvm_chain chain = {
+            .uri = "tcp:127.0.0.1:0",
+            .options = (const char *const[]){"--memory", "hugetlb", "--vcpus", "2", NULL},
+            .receivers = (const char *const[]){"--memory", "hugetlb", NULL},
+            .hops = 1,
+            .run_for = "0.5"};
+        kvm_run_chain(&chain);
+        gw_huge_pool_close(&pool);
+    } else {
+        gw_huge_pool_close(&pool);
+        GW_SKIP("there are no 128 MiB of huge pages");
+    }
 }
 
 GW_TEST(guest, is_the_same_by_digest_at_both_hosts)

@@ -14,7 +14,7 @@
 #define BOARD_PAGES_AT 0x200000u    /* what is stamped, up to the end of memory */
 #define BOARD_ROM_AT 0x7fe00000u    /* the program, read-only, entered at its first byte */
 #define BOARD_ROM_BYTES 0x10000u    /* always: a program that grows must not change the block */
-#define BOARD_VIRTIO_AT 0x7fd00000u /* MMIO; nothing is there yet */
+#define BOARD_VIRTIO_AT 0x7fd00000u /* virtio-blk on MMIO, version 1, where there is a disk */
 #define BOARD_PAGE_BYTES 4096u
 #define BOARD_HOT_PAGES_MAX 131072u
 
@@ -24,6 +24,8 @@
 /* Interrupts are vectors VECTOR + line. There is no controller: a line is raised once, taken once. */
 #define BOARD_VECTOR 0x20
 #define BOARD_LINE_TIMER 0
+#define BOARD_LINE_DISK 1
+#define BOARD_LINES 2
 
 /* Ports. Serial is a 16550 as far as output goes. Others are 32 bits wide. */
 #define BOARD_SERIAL 0x3f8

@@ -56,10 +56,27 @@ unsigned long clock_ns(void)
     return (unsigned long)port_in(BOARD_CLOCK_HIGH) << 32 | low;
 }
 
+void page_fill(void *page, unsigned long word)
+{
+    unsigned long left = BOARD_PAGE_BYTES / 8;
+    __asm__ volatile("rep stosq" : "+D"(page), "+c"(left) : "a"(word) : "memory");
+}
+
+int page_is(const void *page, unsigned long word)
+{
+    unsigned long left = BOARD_PAGE_BYTES / 8;
+    unsigned char differs;
+    __asm__ volatile("repe scasq"
+                     : "+D"(page), "+c"(left), "=@ccne"(differs)
+                     : "a"(word)
+                     : "memory");
+    return !differs;
+}
+
 struct frame;
 
 /* Which processor it is stands nowhere but in its stack's place. */
-__attribute__((interrupt)) static void on_timer(struct frame *frame)
+__attribute__((interrupt)) static void on_interrupt(struct frame *frame)
 {
     unsigned long at = (unsigned long)frame - BOARD_STACKS_AT;
     guest_vcpus[at / BOARD_STACK_BYTES % 4].interrupts++;
@@ -68,12 +85,15 @@ __attribute__((interrupt)) static void on_timer(struct frame *frame)
 void interrupts_on(unsigned long index)
 {
     if (index == 0) {
-        unsigned long handler = (unsigned long)on_timer;
-        gates[BOARD_VECTOR].offset_low = (unsigned short)handler;
-        gates[BOARD_VECTOR].offset_middle = (unsigned short)(handler >> 16);
-        gates[BOARD_VECTOR].offset_high = (unsigned)(handler >> 32);
-        gates[BOARD_VECTOR].selector = BOARD_CODE_SELECTOR;
-        __atomic_store_n(&gates[BOARD_VECTOR].type, 0x8e, __ATOMIC_RELEASE);
+        unsigned long handler = (unsigned long)on_interrupt;
+        for (unsigned i = BOARD_VECTOR + BOARD_LINES;
+             i-- > BOARD_VECTOR;) { /* the first one last */
+            gates[i].offset_low = (unsigned short)handler;
+            gates[i].offset_middle = (unsigned short)(handler >> 16);
+            gates[i].offset_high = (unsigned)(handler >> 32);
+            gates[i].selector = BOARD_CODE_SELECTOR;
+            __atomic_store_n(&gates[i].type, 0x8e, __ATOMIC_RELEASE);
+        }
     } else {
         while (__atomic_load_n(&gates[BOARD_VECTOR].type, __ATOMIC_ACQUIRE) != 0x8e)
             ;

@@ -5,7 +5,6 @@
  * register of the floating-point unit only. What is not as it was left is said and counted. */
 #include "examples/kvm/guest/runtime.h"
 
-#define WORDS (BOARD_PAGE_BYTES / 8)
 #define PAGES_A_REPORT 8
 #define BEHIND_NS_MAX 200000000ul /* more than that is not made up for */
 
@@ -34,14 +33,7 @@ static unsigned long stamp_of(unsigned long page, unsigned generation)
 
 static void check(unsigned long page, unsigned generation)
 {
-    unsigned long left = WORDS, stamp = stamp_of(page, generation);
-    unsigned long *at = page_at(page);
-    unsigned char differs;
-    __asm__ volatile("repe scasq"
-                     : "+D"(at), "+c"(left), "=@ccne"(differs)
-                     : "a"(stamp)
-                     : "memory");
-    if (!differs)
+    if (page_is(page_at(page), stamp_of(page, generation)))
         return;
     port_out(BOARD_BROKEN, 1);
     say("page ");
@@ -49,16 +41,6 @@ static void check(unsigned long page, unsigned generation)
     say(" is not of generation ");
     say_number(generation);
     say("\n");
-}
-
-static void stamp(unsigned long page, unsigned generation)
-{
-    unsigned long left = WORDS;
-    unsigned long *at = page_at(page);
-    __asm__ volatile("rep stosq"
-                     : "+D"(at), "+c"(left)
-                     : "a"(stamp_of(page, generation))
-                     : "memory");
 }
 
 static unsigned long next_cold(unsigned long cold, unsigned long index)
@@ -138,7 +120,8 @@ void guest_main(unsigned long index)
         }
         unsigned long page = hot_page(hot);
         check(page, generations[hot]);
-        stamp(page, ++generations[hot]);
+        generations[hot]++;
+        page_fill(page_at(page), stamp_of(page, generations[hot]));
         pace.written++;
         hot = hot + vcpus < hot_pages ? hot + vcpus : index;
         if (pace.written % 4 == 0) {

@@ -40,12 +40,16 @@ unsigned long clock_ns(void);
 void say(const char *text);
 void say_number(unsigned long number);
 
-/* Every processor calls it once: its interrupts reach guest_vcpus[index].interrupts. */
+/* Every processor calls it once: its interrupts, of whatever line, reach guest_vcpus[index].interrupts. */
 void interrupts_on(unsigned long index);
 void wait_for_interrupt(void);
 
 /* Processor 0 only: reads what the timer counted, says a line "tick N" every so many, and checks the clock. */
 void count_ticks(void);
+
+/* A page of one word, again and again. */
+void page_fill(void *page, unsigned long word);
+int page_is(const void *page, unsigned long word);
 
 /* The program: called on every processor, with its index; does not return. */
 void guest_main(unsigned long index);
