@@ -71,10 +71,11 @@ static int read_pins(uint32_t *pins, struct gw_reader *r, struct gw_error *err)
 {
     for (unsigned i = 0; i < GW_VFIO_PCI_PINS; i++) {
         pins[i] = gw_reader_be32(r);
-        if (pins[i] > 1)
-            return gw_error_set(err, -ERANGE, GW_CODE_DEVICE,
-                                "pci configuration: level of pin %c is %" PRIu32, (char)('A' + i),
-                                pins[i]);
+        if (pins[i] <= 1)
+            continue;
+        gw_error_set(err, -ERANGE, GW_CODE_DEVICE, "pci configuration: level of pin %c is %" PRIu32,
+                     (char)('A' + i), pins[i]);
+        return -ERANGE;
     }
     return 0;
 }
@@ -96,37 +97,41 @@ static int read_image(const struct gw_vfio_pci *pci, struct image *image, struct
                       struct gw_error *err)
 {
     uint32_t version = gw_reader_be32(r);
-    int rc = 0;
-    if (gw_reader_error(r) == 0 && version > GW_VFIO_PCI_VERSION)
-        return gw_error_set(err, -ERANGE, GW_CODE_DEVICE,
-                            "pci configuration: version %" PRIu32 ", %u is the highest here",
-                            version, GW_VFIO_PCI_VERSION);
+    if (version > GW_VFIO_PCI_VERSION) {
+        gw_error_set(err, -ERANGE, GW_CODE_DEVICE,
+                     "pci configuration: version %" PRIu32 ", %u is the highest here", version,
+                     GW_VFIO_PCI_VERSION);
+        return -ERANGE;
+    }
     image->config = gw_reader_take(r, pci->config_bytes);
-    if (version == GW_VFIO_PCI_VERSION)
-        rc = read_pins(image->pins, r, err);
-    if (rc == 0 && pci->vectors > 0) {
+    int rc = version == GW_VFIO_PCI_VERSION ? read_pins(image->pins, r, err) : 0;
+    if (rc < 0)
+        return rc;
+    if (pci->vectors > 0) {
         image->table = gw_reader_take(r, (size_t)pci->vectors * ENTRY_BYTES);
         image->pending = gw_reader_take(r, pending_bytes(pci));
     }
-    if (rc == 0 && gw_reader_error(r) < 0)
-        rc = gw_error_set(err, -EBADMSG, GW_CODE_DEVICE,
-                          "pci configuration: it ends before its %" PRIu32 " bytes and %" PRIu32
-                          " vectors",
-                          pci->config_bytes, pci->vectors);
-    return rc;
+    if (image->config && (pci->vectors == 0 || (image->table && image->pending)) &&
+        gw_reader_error(r) == 0)
+        return 0;
+    gw_error_set(err, -EBADMSG, GW_CODE_DEVICE,
+                 "pci configuration: it ends before its %" PRIu32 " bytes and %" PRIu32 " vectors",
+                 pci->config_bytes, pci->vectors);
+    return -EBADMSG;
 }
 
 int gw_vfio_pci_load(struct gw_vfio_pci *pci, struct gw_reader *r, struct gw_error *err)
 {
     struct image image = {0};
     int rc = check_self(pci, err);
-    if (rc == 0)
-        rc = read_image(pci, &image, r, err);
+    if (rc != 0)
+        return rc;
+    rc = read_image(pci, &image, r, err);
     if (rc == 0)
         rc = check_config(pci, image.config, err);
     if (rc == 0 && pci->vectors > 0)
         rc = check_pending(pci, image.pending, err);
-    if (rc < 0)
+    if (rc != 0)
         return rc;
     memcpy(pci->config, image.config, pci->config_bytes);
     memcpy(pci->pins, image.pins, sizeof(image.pins));
