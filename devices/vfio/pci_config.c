@@ -129,7 +129,7 @@ int gw_vfio_pci_load(struct gw_vfio_pci *pci, struct gw_reader *r, struct gw_err
     rc = read_image(pci, &image, r, err);
     if (rc == 0)
         rc = check_config(pci, image.config, err);
-    if (rc == 0 && pci->vectors > 0)
+    if (rc == 0 && image.pending)
         rc = check_pending(pci, image.pending, err);
     if (rc != 0)
         return rc;
