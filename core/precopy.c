@@ -160,11 +160,8 @@ static void round_over(struct gw_source *src)
 
 void gw_source_maybe_over(struct gw_source *src)
 {
-    if (src->fenced_count < src->page_count)
-        return;
-    if (src->step == GW_SRC_FINAL_SEND)
-        gw_source_final_fenced(src);
-    else if (src->step == GW_SRC_SEND && src->joined && gw_source_devices_are_done(src))
+    if (src->step == GW_SRC_SEND && src->fenced_count == src->page_count && src->joined &&
+        gw_source_devices_are_done(src))
         round_over(src);
 }
 
@@ -175,9 +172,14 @@ void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number)
     if (number != src->round || (src->step != GW_SRC_SEND && src->step != GW_SRC_FINAL_SEND))
         return;
     src->fenced_count++;
-    if (src->fenced_count == src->page_count)
-        src->final_put_ns = gw_clock_ns();
-    gw_source_maybe_over(src);
+    if (src->fenced_count < src->page_count)
+        return;
+    src->final_put_ns = gw_clock_ns();
+    if (src->step == GW_SRC_FINAL_SEND)
+        gw_source_final_fenced(
+            src); /* here alone: JOINED may come while devices are still being saved */
+    else
+        gw_source_maybe_over(src);
 }
 
 void gw_source_on_joined(struct gw_source *src, uint32_t number)

@@ -19,6 +19,12 @@ BUGS = {
         ("core/target_load.c", "if (++tgt->fence_count == tgt->reply.endpoints)",
          "if (++tgt->fence_count == 1)"),
     ],
+    "the_last_round_ends_twice": [
+        ("core/precopy.c", "void gw_source_maybe_over(struct gw_source *src)\n{\n",
+         "void gw_source_maybe_over(struct gw_source *src)\n{\n"
+         "    if (src->step == GW_SRC_FINAL_SEND && src->fenced_count == src->page_count)\n"
+         "        gw_source_final_fenced(src);\n"),
+    ],
     "devices_are_loaded_before_the_last_join": [
         ("core/target_load.c",
          "return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;", "return true;"),

@@ -4,6 +4,7 @@
 #include "tests/sim/machine.h"
 
 #include "core/base/bitmap.h"
+#include "core/base/clock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -169,6 +170,8 @@ void machine_begin(void)
         }
     }
     m->ever_owned = m->holding = m->unknown = m->stuck = false;
+    m->round = 0;
+    m->begun_ns = gw_clock_ns();
     m->run_failed = false;
     m->commits = 0;
 }
@@ -333,6 +336,11 @@ static void source_event(void *ctx, const struct gw_event *event)
         event->error ? event->error->message : "");
     m->unknown |= event->type == GW_EVENT_UNKNOWN;
     m->stuck |= event->type == GW_EVENT_RETAKE;
+    if (!event->round || event->time_ns < m->begun_ns) /* of a process that died is told late */
+        return;
+    if (event->round->number <= m->round)
+        violated("round %u is told behind round %u", event->round->number, m->round);
+    m->round = event->round->number;
 }
 
 const struct gw_source_ops machine_source_ops = {.struct_bytes = sizeof(struct gw_source_ops),

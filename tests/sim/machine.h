@@ -60,6 +60,8 @@ struct machine {
     int lock;                     /* enum side: who holds it; NOBODY */
     unsigned commits;             /* acquire() calls */
     bool holding, unknown, stuck; /* events */
+    uint32_t round;               /* the last one that was told */
+    uint64_t begun_ns;            /* the migration */
     bool digest;
 };
 
