@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define HOPS_MAX 24
+/* A host that is busy with everything else leaves an emulated one no time to say that it lives. */
+#define PATIENT "x-peer-timeout=60000"
 #define FILES_MAX 64
 
 static char folder[64], files[FILES_MAX][128];
@@ -101,7 +103,7 @@ void kvm_run_chain(struct kvm_chain *chain)
         }
         add(words, &count,
             (const char *const[]){"receive", here, "--quiet", "--json", "-", "--serial", serial,
-                                  "--run-for", chain->run_for, NULL});
+                                  "--run-for", chain->run_for, "--set", PATIENT, NULL});
         if (i < chain->hops)
             add(words, &count, (const char *const[]){"--then", uris[i + 1], NULL});
         add(words, &count, chain->receivers);
@@ -111,7 +113,7 @@ void kvm_run_chain(struct kvm_chain *chain)
     unsigned count = 0;
     add(words, &count,
         (const char *const[]){"send", uris[1], "--quiet", "--json", "-", "--serial", serial,
-                              "--warmup", chain->run_for, NULL});
+                              "--warmup", chain->run_for, "--set", PATIENT, NULL});
     add(words, &count, chain->options);
     command_start(&commands[0], words);
     for (unsigned i = 0; i <= chain->hops; i++)
