@@ -132,6 +132,14 @@ static bool is_fault(const struct gw_analysis *a, int rc)
     return (rc == -EPROTO || rc == -EBADMSG) && !a->give_up && a->in.rc == 0;
 }
 
+static void drop_first_fault(struct gw_analysis *a)
+{
+    gw_free(a->faults[0].section);
+    gw_free(a->faults[0].message);
+    a->facts.fault_count--;
+    memmove(&a->faults[0], &a->faults[1], a->facts.fault_count * sizeof(a->faults[0]));
+}
+
 /* What the walk took for damage may have been data: the description knows. It counts only if all devices
  * are then walked without a fault. */
 static int look_again(struct gw_analysis *a, struct gw_error *err)
@@ -140,15 +148,15 @@ static int look_again(struct gw_analysis *a, struct gw_error *err)
     if (rc <= 0)
         return rc;
     rc = gw_analyze_devices(a, err);
-    if (rc < 0 || a->facts.fault_count > 1)
+    if (rc == 0 && a->is_explained)
+        drop_first_fault(a);
+    if (rc < 0 || a->is_explained || a->is_confirmed || a->lost_item || a->facts.fault_count > 1)
         return rc;
     for (unsigned i = 0; i < a->facts.section_count; i++) {
         if (!a->sections[i].is_iterative && a->sections[i].form == GW_SECTION_OPAQUE)
             return 0;
     }
-    gw_free(a->faults[0].section);
-    gw_free(a->faults[0].message);
-    a->facts.fault_count = 0;
+    drop_first_fault(a);
     return 0;
 }
 
@@ -162,7 +170,7 @@ static int analyze(struct gw_analysis *a, struct gw_error *err)
     rc = walk(a, err);
     if (is_fault(a, rc)) {
         rc = gw_analyze_fault(a, a->in.fault_at, a->section_name, err);
-        if (rc == 0 && a->lost)
+        if (rc == 0 && (a->lost || a->lost_item))
             rc = look_again(a, err);
     } else if (rc == 0 && !a->is_document) {
         rc = gw_analyze_devices(a, err);
@@ -233,7 +241,7 @@ int gw_analyze_any(int fd, const struct gw_analyze_options *options, bool takes_
     int rc = analyze(a, &local);
     close_working(a);
     if (rc < 0) {
-        if (!gw_error_is_set(&local))
+        if (local.rc != rc) /* none, or that of a fault which was being noted */
             gw_fail(&local, rc, "analysis");
         gw_error_copy(err, &local);
         gw_analysis_free(a);

@@ -23,13 +23,18 @@ static bool none_open(void *ctx, uint32_t section_id)
     return false;
 }
 
+bool gw_analyze_is_item(const struct gw_analysis *a, const uint8_t *look, size_t bytes)
+{
+    struct gw_scan scan = {.footers = a->facts.has_footers, .is_open = none_open};
+    return gw_stream_is_item(&scan, look, bytes, false);
+}
+
 /* Where the item after a body of @bytes bytes begins, if one does. */
 static bool find_next(const struct gw_analysis *a, const struct gw_analyzed_section *s,
                       uint64_t bytes, uint64_t *next)
 {
     uint8_t look[GW_FOOTER_BYTES + GW_ITEM_LOOK_BYTES];
     struct gw_input in;
-    struct gw_scan scan = {.footers = a->facts.has_footers, .is_open = none_open};
     uint64_t end = s->body_offset + bytes;
     ssize_t got = gw_keep_read(&a->keep, end, look, sizeof(look));
     size_t footer = a->facts.has_footers ? GW_FOOTER_BYTES : 0;
@@ -41,8 +46,7 @@ static bool find_next(const struct gw_analysis *a, const struct gw_analyzed_sect
     *next = end + footer;
     if (*next == a->devices_end)
         return true;
-    return *next < a->devices_end &&
-           gw_stream_is_item(&scan, look + footer, (size_t)got - footer, false);
+    return *next < a->devices_end && gw_analyze_is_item(a, look + footer, (size_t)got - footer);
 }
 
 static void remove_sections(struct gw_analysis *a, unsigned from, unsigned to)
@@ -55,8 +59,8 @@ static void remove_sections(struct gw_analysis *a, unsigned from, unsigned to)
 }
 
 /* A section begins at @offset where the walk had seen none. How long it is, is found out next. */
-static int insert_section(struct gw_analysis *a, unsigned index, uint64_t offset, uint64_t end,
-                          struct gw_error *err)
+int gw_analyze_insert_section(struct gw_analysis *a, unsigned index, uint64_t offset, uint64_t end,
+                              struct gw_error *err)
 {
     uint8_t look[GW_ITEM_LOOK_BYTES];
     struct gw_input in;
@@ -98,12 +102,12 @@ static int cut_anew(struct gw_analysis *a, unsigned index, uint64_t bytes, struc
     remove_sections(a, index + 1, after);
     if (next == end)
         return 1;
-    int rc = insert_section(a, index + 1, next, end, err);
+    int rc = gw_analyze_insert_section(a, index + 1, next, end, err);
     return rc == -ENOMEM ? rc : 1;
 }
 
-static int device_fault(struct gw_analysis *a, const struct gw_analyzed_section *s, uint64_t offset,
-                        const struct gw_error *err)
+int gw_analyze_device_fault(struct gw_analysis *a, const struct gw_analyzed_section *s,
+                            uint64_t offset, const struct gw_error *err)
 {
     char name[300];
     if (s->instance_id)
@@ -137,6 +141,8 @@ static int check_device(struct gw_analysis *a, unsigned index, struct gw_error *
     int rc = gw_description_measure(a->description, s->described, &bytes, err);
     if (rc == 0 && bytes != s->body_bytes)
         rc = cut_anew(a, index, bytes, err);
+    if (rc == 0 && bytes != a->sections[index].body_bytes)
+        rc = gw_analyze_cut_damaged(a, index, bytes, err);
     s = &a->sections[index];
     if (rc == -ENOMEM)
         return rc;
@@ -145,20 +151,21 @@ static int check_device(struct gw_analysis *a, unsigned index, struct gw_error *
                      "%" PRIu64 " bytes at offset %" PRIu64 ", the description says %" PRIu64,
                      s->body_bytes, s->body_offset, bytes);
     if (rc < 0)
-        return device_fault(a, s, s->body_offset, err);
+        return gw_analyze_device_fault(a, s, s->body_offset, err);
     const struct gw_described_device *device = gw_description_device(a->description, s->described);
     if (device->has_version && device->version_id != s->version_id) {
         gw_fail(err, -EPROTO,
                 "version %" PRIu32 " at offset %" PRIu64 ", the description says %" PRIu32,
                 s->version_id, s->offset, device->version_id);
-        return device_fault(a, s, s->offset, err);
+        return gw_analyze_device_fault(a, s, s->offset, err);
     }
     s->is_described = true;
     rc = walk_body(a, s, NULL, NULL, &fault_at, err);
     if (rc == -ENODATA || rc == -ENOMEM)
         return rc == -ENOMEM ? rc : 0; /* not kept: opaque */
     if (rc < 0)
-        return gw_error_prefix(err, "offset %" PRIu64, fault_at), device_fault(a, s, fault_at, err);
+        return gw_error_prefix(err, "offset %" PRIu64, fault_at),
+               gw_analyze_device_fault(a, s, fault_at, err);
     s->form = GW_SECTION_FIELDS;
     return 0;
 }
@@ -198,13 +205,16 @@ static int check_undescribed(struct gw_analysis *a, const struct gw_analyzed_sec
     if (s->offset < last_iterative || a->facts.fault_count == GW_ANALYZE_FAULTS_MAX)
         return 0;
     gw_fail(err, -EPROTO, "the section at offset %" PRIu64 " is not in the description", s->offset);
-    return device_fault(a, s, s->offset, err);
+    return gw_analyze_device_fault(a, s, s->offset, err);
 }
 
 static int check_devices(struct gw_analysis *a, bool *found, struct gw_error *err)
 {
     unsigned near = 0;
     uint64_t last_iterative = find_last_iterative(a);
+    int found_rc = gw_analyze_first_damaged(a, err);
+    if (found_rc < 0)
+        return found_rc;
     for (unsigned i = 0; i < a->facts.section_count; i++) {
         struct gw_analyzed_section *s = &a->sections[i];
         if (!is_device(s))

@@ -112,8 +112,12 @@ struct gw_analysis {
     bool footers_known, ram_open, packaged, after_listen;
     unsigned blocks_extracted;
     bool takes_documents, is_document;
-    bool lost;    /* a device's body has no end that the walk could see */
-    bool give_up; /* an error that is not the stream's */
+    bool lost;      /* a device's body has no end that the walk could see */
+    bool lost_item; /* no item begins at item_at */
+    uint64_t item_at;
+    bool is_explained; /* a later fault says what the first one was about */
+    bool is_confirmed; /* the first fault is damage indeed, whatever else can be read */
+    bool give_up;      /* an error that is not the stream's */
 };
 
 /* Note what is wrong. Takes @err's sentence. Return: 0 or -ENOMEM. */
@@ -139,6 +143,19 @@ int gw_analyze_note_command(struct gw_analysis *a, const struct gw_analyzed_comm
 /* Sections against their description (analyze_devices.c). */
 int gw_analyze_devices(struct gw_analysis *a, struct gw_error *err);
 int gw_analyze_extract_devices(struct gw_analysis *a, struct gw_error *err);
+/* A section that begins at @offset becomes number @index; it ends at @end until it is cut. -ENODATA: none does. */
+int gw_analyze_insert_section(struct gw_analysis *a, unsigned index, uint64_t offset, uint64_t end,
+                              struct gw_error *err);
+int gw_analyze_device_fault(struct gw_analysis *a, const struct gw_analyzed_section *s,
+                            uint64_t offset, const struct gw_error *err);
+/* Could an item begin there, after the devices' sections? */
+bool gw_analyze_is_item(const struct gw_analysis *a, const uint8_t *look, size_t bytes);
+/* Damage between two sections (analyze_damage.c). Where the walk ended at the last section, which is @bytes
+ * long by its description. Return: 1: it was cut there, and what follows too. */
+int gw_analyze_cut_damaged(struct gw_analysis *a, unsigned index, uint64_t bytes,
+                           struct gw_error *err);
+/* Where it ended before the first of them. Return: as above. */
+int gw_analyze_first_damaged(struct gw_analysis *a, struct gw_error *err);
 struct gw_analyzed_section *gw_analyze_add_section(struct gw_analysis *a,
                                                    const struct gw_section *section,
                                                    uint64_t offset, struct gw_error *err);

@@ -256,6 +256,7 @@ static int take_section(struct gw_analysis *a, enum gw_item_type type, uint64_t 
     uint64_t bytes = 0;
     snprintf(a->section_name, sizeof(a->section_name), "head of a section");
     int rc = gw_stream_take_section(&a->in, &head, err);
+    a->lost_item = rc < 0 && type == GW_ITEM_FULL && !a->packaged;
     if (rc == 0)
         rc = find_section(a, &head, offset, &index, err);
     if (rc < 0)
@@ -362,6 +363,12 @@ static int take_command(struct gw_analysis *a, bool *ends, struct gw_error *err)
     }
 }
 
+/* A device; or what may have been one before it was damaged. */
+static bool is_kept(uint8_t type)
+{
+    return type == GW_ITEM_FULL || type > GW_ITEM_COMMAND;
+}
+
 /* Return: 0 or a negative errno; *@ends: that was the last. */
 static int take_item(struct gw_analysis *a, bool *ends, struct gw_error *err)
 {
@@ -372,7 +379,8 @@ static int take_item(struct gw_analysis *a, bool *ends, struct gw_error *err)
             &a->in, a->packaged ? "package, which RUN would end" : "stream, which has no end mark",
             err);
     uint8_t type = at[0];
-    if (type == GW_ITEM_FULL && !a->is_regular) {
+    a->item_at = offset;
+    if (is_kept(type) && !a->is_regular) {
         a->in.consumed = keep_bytes;
         a->in.consumed_ctx = a;
     }
@@ -400,6 +408,8 @@ static int take_item(struct gw_analysis *a, bool *ends, struct gw_error *err)
     case GW_ITEM_FOOTER:
         return gw_input_refuse(&a->in, offset, err, "a footer (0x7e) without a section");
     default:
+        a->lost_item = !a->packaged;
+        snprintf(a->section_name, sizeof(a->section_name), "head of a section");
         return gw_input_refuse(&a->in, offset, err, "unknown item type 0x%02x", (unsigned)type);
     }
 }
@@ -502,7 +512,8 @@ static int take_tail(struct gw_analysis *a, uint64_t from, size_t bytes, struct 
 
 int gw_analyze_find_description(struct gw_analysis *a, struct gw_error *err)
 {
-    struct gw_analyzed_section *s = &a->sections[a->facts.section_count - 1];
+    struct gw_analyzed_section *s = a->lost ? &a->sections[a->facts.section_count - 1] : NULL;
+    uint64_t begin = s ? s->body_offset : a->item_at;
     a->in.consumed = a->is_regular ? NULL : keep_bytes;
     a->in.consumed_ctx = a;
     gw_input_drop(&a->in, UINT64_MAX);
@@ -510,10 +521,10 @@ int gw_analyze_find_description(struct gw_analysis *a, struct gw_error *err)
     if (a->in.rc < 0)
         return gw_input_short(&a->in, "stream", err);
     uint64_t end = gw_input_tell(&a->in);
-    uint64_t bytes = gw_min_u64(end - s->body_offset, GW_DESCRIPTION_BYTES_MAX);
+    uint64_t bytes = gw_min_u64(end - begin, GW_DESCRIPTION_BYTES_MAX);
     int rc = take_tail(a, end - bytes, (size_t)bytes, err);
     uint64_t footer = a->facts.has_footers ? GW_FOOTER_BYTES : 0;
-    if (rc == 1 && a->description_offset - 6 >= s->body_offset + footer)
+    if (rc == 1 && s && a->description_offset - 6 >= s->body_offset + footer)
         s->body_bytes = a->description_offset - 6 - footer - s->body_offset;
     return rc;
 }
