@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A device's section, read from bytes that may be hostile, in the order in which they were written. What
  * is wrong by itself is refused here; what needs the whole (features, byte order, rings) waits for
- * virtio_settle.c. Whatever fails, the device is reset. */
+ * virtio_settle.c. Whatever fails, the device is reset: its section's description says so (load_failed). */
 #include "devices/virtio/virtio_impl.h"
 
 #include <inttypes.h>
@@ -139,7 +139,7 @@ static int load_parts(struct gw_virtio *dev, struct gw_reader *r, struct gw_erro
     return rc;
 }
 
-static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
+int gw_virtio_load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
 {
     gw_virtio_reset_quietly(dev); /* whoever has the line may have loaded its level already */
     if (dev->type->read_config)
@@ -158,15 +158,7 @@ static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err
     return rc;
 }
 
-int gw_virtio_load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
-{
-    int rc = load(dev, r, err);
-    if (rc < 0)
-        gw_virtio_reset(dev);
-    return rc;
-}
-
-/* What follows the core's own load can fail as well: a section of another version, or cut after it. */
+/* Here, or behind the core's own load. */
 void gw_virtio_load_failed(void *opaque)
 {
     gw_virtio_reset(opaque);

@@ -27,6 +27,7 @@ BAD_DISK = ["-blockdev", "driver=blkdebug,node-name=d0,image.driver=null-co,imag
             "inject-error.0.sector=64,inject-error.0.errno=5"]
 MICROVM = ["-M", "microvm,accel=tcg", "-m", "16M", "-nodefaults"]
 PC = ["-M", "pc-i440fx-7.2,accel=tcg", "-m", "16M", "-nodefaults"]
+Q35 = ["-M", "q35,accel=tcg", "-m", "16M", "-nodefaults"]
 HUB = ["-netdev", "hubport,id=n0,hubid=0"]
 
 
@@ -307,7 +308,7 @@ VERSION_1 = 1 << 32
 ALL_BLK = VERSION_1 | 1 << 28 | 1 << 9 | 1 << 2
 PLAIN = 1 << 9
 
-# name: (words of the command line, what the guest does)
+# name: (words of the command line, what the guest does; None: nothing)
 SCENES = {
     "mmio-legacy-blk": (MICROVM + DISK + ["-device", "virtio-blk-device,drive=d0"],
                         lambda g, m: drive_blk(g, Mmio(g, MMIO_LAST, False), PLAIN)),
@@ -324,6 +325,12 @@ SCENES = {
                  lambda g, m: drive_net(g, Mmio(g, MMIO_LAST, True), VERSION_1 | 1 << 17 | 1 << 18 | 1 << 19, 0)),
     "pci-blk": (PC + DISK + ["-device", "virtio-blk-pci,drive=d0,addr=4,num-queues=1,vectors=2"],
                 lambda g, m: drive_blk(g, Pci(g, 4, 2), ALL_BLK, 256)),
+    "pci-many-blk": (PC + BAD_DISK + ["-device", "virtio-blk-pci,drive=d0,addr=4,num-queues=4,vectors=5,rerror=stop"],
+                     lambda g, m: blk_held(g, m, Pci(g, 4, 5), ALL_BLK)),
+    "pcie-blk": (Q35 + DISK + ["-device", "pcie-root-port,id=rp,chassis=1", "-device",
+                               "virtio-blk-pci,drive=d0,bus=rp,num-queues=1,vectors=2"], None),
+    "pci-old-blk": (["-M", "pc-i440fx-2.3,accel=tcg", "-m", "16M", "-nodefaults"] + DISK +
+                    ["-device", "virtio-blk-pci,drive=d0,addr=4"], None),
     "pci-packed-blk": (PC + DISK + ["-device", "virtio-blk-pci,drive=d0,addr=4,num-queues=1,vectors=2,packed=on"],
                        lambda g, m: drive_packed(g, Pci(g, 4, 2), ALL_BLK | 1 << 34)),
     "pci-net": (PC + HUB + ["-device", "virtio-net-pci,netdev=n0,addr=4,mac=52:54:00:00:00:01,vectors=4,romfile="],
@@ -347,7 +354,9 @@ def record(name, folder):
                              start_new_session=True)
     try:
         monitor = Monitor(path["qmp"], child)
-        drive(Guest(path["qtest"]), monitor)
+        guest = Guest(path["qtest"])
+        if drive:
+            drive(guest, monitor)
         monitor("stop")
         monitor("migrate", uri=f"exec:cat >{path['stream']}")
         until = time.monotonic() + PATIENCE_S

@@ -19,9 +19,9 @@ static int run_line(void)
 
 #define SHELL(...) (snprintf(line, sizeof(line), __VA_ARGS__), run_line())
 
-static const char *const scenes[] = {"mmio-legacy-blk", "mmio-blk", "mmio-held-blk",
-                                     "mmio-many-blk",   "mmio-net", "pci-blk",
-                                     "pci-packed-blk",  "pci-net",  NULL};
+static const char *const scenes[] = {
+    "mmio-legacy-blk", "mmio-blk",       "mmio-held-blk", "mmio-many-blk", "mmio-net", "pci-blk",
+    "pci-many-blk",    "pci-packed-blk", "pcie-blk",      "pci-old-blk",   "pci-net",  NULL};
 
 /* The one file of this pattern in the folder, from @offset on. */
 static uint8_t *read_file(const char *pattern, long offset, size_t *bytes)

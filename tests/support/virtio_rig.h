@@ -25,6 +25,9 @@ struct virtio_rig {
     char log[256];
 };
 
+/* What kind of function: of a machine of today, behind a root port, of a machine of 2.3. */
+enum rig_function { RIG_PCI, RIG_EXPRESS, RIG_OLD };
+
 /* A scene: the device that recorded it. */
 struct virtio_scene {
     const char *name;
@@ -33,6 +36,8 @@ struct virtio_scene {
     uint32_t queues, ring; /* of blk */
     bool is_net;
     uint32_t vectors;
+    enum rig_function function;
+    uint32_t config_bytes; /* 0: 57, or net's 8 */
     uint32_t flags;
     enum gw_virtio_endian endian;
     int fd;
@@ -58,6 +63,11 @@ static const struct virtio_scene rig_scenes[] = {
     {"pci-blk", GW_VIRTIO_PCI, RIG_LOW | RIG_MODERN, 1, 256, .vectors = 2},
     {"pci-packed-blk", GW_VIRTIO_PCI, RIG_LOW | RIG_MODERN | GW_VIRTIO_BIT(34), 1, 256,
      .vectors = 2},
+    {"pci-many-blk", GW_VIRTIO_PCI, RIG_LOW | RIG_MODERN, 4, 256, .vectors = 5},
+    {"pcie-blk", GW_VIRTIO_PCI, RIG_LOW | RIG_MODERN, 1, 256, .vectors = 2,
+     .function = RIG_EXPRESS},
+    {"pci-old-blk", GW_VIRTIO_PCI, RIG_LOW, 1, 128, .vectors = 2, .function = RIG_OLD,
+     .config_bytes = 36},
     {"pci-net", GW_VIRTIO_PCI, RIG_NET_LOW | RIG_MODERN, 0, 256, .is_net = true, .vectors = 4},
 };
 
@@ -111,7 +121,7 @@ static inline void rig_log(void *opaque, const char *text)
 /* ---- a pci function as QEMU 7.2 has it ----------------------------------------------------------- */
 
 struct rig_pci {
-    uint8_t image[256], check[256], writable[256], clearable[256];
+    uint8_t image[4096], check[4096], writable[4096], clearable[4096];
 };
 
 static inline void rig_pci_bytes(struct rig_pci *pci, unsigned at, const char *bytes,
@@ -121,9 +131,35 @@ static inline void rig_pci_bytes(struct rig_pci *pci, unsigned at, const char *b
     memset(pci->check + at, 0xff, count);
 }
 
-static inline void rig_pci_fill(struct rig_pci *pci, bool is_net, uint32_t vectors)
+static inline void rig_express_fill(struct rig_pci *pci)
+{
+    rig_pci_bytes(pci, 0x00, "\xf4\x1a\x42\x10", 4);
+    rig_pci_bytes(pci, 0x08, "\x01\x00\x00\x01", 4);
+    rig_pci_bytes(pci, 0x2c, "\xf4\x1a\x00\x11", 4);
+    rig_pci_bytes(pci, 0x34, "\xdc", 1);
+    rig_pci_bytes(pci, 0xdc, "\x11\xc8", 2);
+    memset(pci->writable + 0x04, 0xff, 2);
+}
+
+static inline void rig_old_fill(struct rig_pci *pci)
+{
+    rig_pci_bytes(pci, 0x00, "\xf4\x1a\x01\x10", 4);
+    rig_pci_bytes(pci, 0x2c, "\xf4\x1a\x02\x00", 4);
+    rig_pci_bytes(pci, 0x34, "\x40", 1);
+    rig_pci_bytes(pci, 0x40, "\x11\x00\x01\x00", 4);
+    memset(pci->writable + 0x43, 0xff, 1);
+}
+
+static inline void rig_pci_fill(struct rig_pci *pci, bool is_net, uint32_t vectors,
+                                enum rig_function function)
 {
     memset(pci, 0, sizeof(*pci));
+    if (function == RIG_EXPRESS)
+        rig_express_fill(pci);
+    else if (function == RIG_OLD)
+        rig_old_fill(pci);
+    if (function != RIG_PCI)
+        return;
     rig_pci_bytes(pci, 0x00, is_net ? "\xf4\x1a\x00\x10" : "\xf4\x1a\x01\x10", 4);
     rig_pci_bytes(pci, 0x06, "\x10", 1);
     rig_pci_bytes(pci, 0x08, is_net ? "\x00\x00\x00\x02" : "\x00\x00\x00\x01", 4);
@@ -158,15 +194,16 @@ static inline int rig_init(struct virtio_rig *rig, const struct virtio_scene *sc
     rig->memory = aligned_alloc(4096, RIG_MEMORY_BYTES);
     memset(rig->memory, 0, RIG_MEMORY_BYTES);
     static struct rig_pci pci;
-    rig_pci_fill(&pci, scene->is_net, scene->vectors);
-    struct gw_virtio_pci_config pci_config = {.config_bytes = 256,
+    rig_pci_fill(&pci, scene->is_net, scene->vectors, scene->function);
+    struct gw_virtio_pci_config pci_config = {.config_bytes =
+                                                  scene->function == RIG_EXPRESS ? 4096 : 256,
                                               .image = pci.image,
                                               .check = pci.check,
                                               .writable = pci.writable,
                                               .clearable = pci.clearable,
                                               .vectors = scene->vectors,
-                                              .has_modern = true,
-                                              .has_extra_state = true};
+                                              .has_modern = scene->function != RIG_OLD,
+                                              .has_extra_state = scene->function != RIG_OLD};
     struct gw_virtio_config config = {
         .struct_bytes = sizeof(config),
         .name = scene->is_net ? "rig/virtio-net" : "rig/virtio-blk",
@@ -192,7 +229,8 @@ static inline int rig_init(struct virtio_rig *rig, const struct virtio_scene *sc
     struct gw_virtio_blk_config blk = {.struct_bytes = sizeof(blk),
                                        .queues = scene->queues,
                                        .ring = scene->ring,
-                                       .config_bytes = 57,
+                                       .config_bytes =
+                                           scene->config_bytes ? scene->config_bytes : 57,
                                        .fd = scene->fd > 0 ? scene->fd : -1,
                                        .bytes = scene->disk_bytes ? scene->disk_bytes : 1 << 20};
     return gw_virtio_blk_new(&config, &blk, &rig->dev, &rig->err);

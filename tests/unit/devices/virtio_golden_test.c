@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* What a stock QEMU 7.2 wrote for devices with live queues (tests/qemu/virtio.py recorded it) is loaded, and
  * written back the same, byte for byte. Cut anywhere, it leaves a device that is reset. */
+#define _GNU_SOURCE
 #include "tests/shim/gw_test.h"
 #include "tests/support/virtio_rig.h"
 
 #include "devices/virtio/virtio_impl.h"
 
-static const char *const scenes[] = {"mmio-legacy-blk", "mmio-blk", "mmio-held-blk",
-                                     "mmio-many-blk",   "mmio-net", "pci-blk",
-                                     "pci-packed-blk",  "pci-net",  NULL};
+static const char *const scenes[] = {
+    "mmio-legacy-blk", "mmio-blk",       "mmio-held-blk", "mmio-many-blk", "mmio-net", "pci-blk",
+    "pci-many-blk",    "pci-packed-blk", "pcie-blk",      "pci-old-blk",   "pci-net",  NULL};
 
 static struct virtio_rig rig;
 static uint8_t *body;
@@ -85,6 +86,38 @@ GW_TEST(virtio_golden, a_packed_ring_keeps_its_place)
     GW_EXPECT_EQ(vq->last_avail, 6);
     GW_EXPECT_EQ(vq->used_idx, 6);
     GW_EXPECT(vq->last_avail_wrap == 1 && vq->used_wrap == 1);
+    done();
+}
+
+/* QEMU 7.2 writes and reads the word of a packed ring's request at different places, so there is none of its
+ * own; ours is behind a request in our encoding, and comes back. */
+GW_TEST(virtio_golden, a_packed_rings_request_in_flight_comes_back)
+{
+    static const uint8_t request[] = {
+        1,                                        /* there is one */
+        0, 2, 0, 1, 0, 1,    0,    0, 0, 2,       /* head, in, out, descriptors */
+        0, 0, 0, 0, 0, 0x10, 0x50, 0, 0, 0, 2, 0, /* in: 512 bytes */
+        0, 0, 0, 0, 0, 0x10, 0x40, 0, 0, 0, 0, 16 /* out: 16 */
+    };
+    struct virtio_scene scene = *rig_scene("pci-packed-blk");
+    struct gw_writer w;
+    scene.flags = GW_VIRTIO_OWN_ELEMENTS;
+    GW_ASSERT_EQ(rig_init(&rig, &scene), 0);
+    body = rig_golden(&rig, GW_TEST_SOURCE, "pci-packed-blk", &body_bytes);
+    GW_ASSERT(body != NULL);
+    memmove(body + 400 + sizeof(request), body + 400, body_bytes - 400);
+    memcpy(body + 400, request, sizeof(request));
+    body_bytes += sizeof(request);
+    uint8_t *packed = memmem(body, body_bytes, "virtio/packed_virtqueues", 24);
+    GW_ASSERT(packed != NULL);
+    packed[24 + 4 + 9] = 1; /* taken, not returned */
+    GW_EXPECT_EQ(rig_load(&rig, body, body_bytes, &left), 0);
+    GW_EXPECT_STREQ(rig.err.message, "");
+    GW_EXPECT_EQ(gw_virtio_blk_held(rig.dev), 1);
+    GW_EXPECT_EQ(gw_virtio_blk_step(rig.dev, 8, 8), 0); /* kept, not carried out */
+    GW_EXPECT_EQ(rig_save(&rig, &w), 0);
+    GW_EXPECT(w.bytes == body_bytes && memcmp(w.data, body, w.bytes) == 0);
+    gw_writer_fini(&w);
     done();
 }
 

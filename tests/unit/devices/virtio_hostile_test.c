@@ -623,10 +623,10 @@ GW_TEST(virtio_hostile, a_requests_buffers_are_at_most_4_gib_together)
     }
     refused(GW_VIRTIO_RANGE, "are not guest memory"); /* 2^32 in all may be, were it memory */
     begin("mmio-held-blk");
-    put_host(AT_IN, 4, 2);
-    for (unsigned i = 0; i < 2; i++) {
+    put_host(AT_IN, 4, 3);
+    for (unsigned i = 0; i < 3; i++) {
         put_host(AT_IN_ADDRESS + 8 * i, 8, RIG_MEMORY_AT);
-        put_host(AT_IN_LEN + 16 * i, 8, i == 0 ? 2 : UINT32_MAX);
+        put_host(AT_IN_LEN + 16 * i, 8, i < 2 ? 1 : UINT32_MAX);
     }
     refused(GW_VIRTIO_RANGE, "a buffer of 4294967295 bytes, after 2");
 }
