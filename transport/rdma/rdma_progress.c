@@ -115,7 +115,7 @@ static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
     case IBV_WC_REM_ACCESS_ERR:
         gw_rdma_fail(
             e, -EACCES, GW_CODE_PROTOCOL,
-            "memory is no longer lent once the peer's process ends: is it there? Its log may say why",
+            "a process that ends takes its memory back: is the peer there? Its log may say why",
             "the peer's device refused a put: its key or range is not, or no longer, lent");
         break;
     case IBV_WC_LOC_QP_OP_ERR: /* of rxe: a packet could not be sent */
