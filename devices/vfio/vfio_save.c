@@ -216,7 +216,7 @@ static void write_piece(struct gw_vfio *v, struct gw_writer *w, size_t bytes)
 }
 
 /* Estimates are not sizes: never below zero. If there is nothing to read, what changed was estimated
- * wrongly; what is initial is the driver's word, since the guest may be paused once the target has it. */
+ * wrongly; what is initial may only come later, as the driver tells. */
 static int account(struct gw_vfio *v, uint64_t bytes, struct gw_error *err)
 {
     struct gw_odev_estimate estimate;
@@ -232,21 +232,33 @@ static int account(struct gw_vfio *v, uint64_t bytes, struct gw_error *err)
     return 0;
 }
 
+/* Is the end of initial data to be told now? What was read may have been other data, so that an estimate
+ * of nothing left is the driver's to confirm: the guest may be paused once the target has it all. */
+static int check_initial(struct gw_vfio *v, bool *is_sent, struct gw_error *err)
+{
+    struct gw_odev_estimate estimate;
+    *is_sent = false;
+    if (v->acks_wanted == 0 || v->init_sent || v->initial_bytes > 0)
+        return 0;
+    int rc = ask(v, &estimate, err);
+    *is_sent = rc == 0 && v->initial_bytes == 0;
+    return rc;
+}
+
 static int iterate_stream(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_max,
                           struct gw_error *err)
 {
+    bool init_is_sent = false;
     ssize_t got = fill_piece(v, bytes_max, false, err);
     int rc = got < 0 ? (int)got : account(v, (uint64_t)got, err);
+    if (rc == 0)
+        rc = check_initial(v, &init_is_sent, err);
     if (rc < 0)
         return rc;
     if (got > 0)
         write_piece(v, w, (size_t)got);
-    if (v->config.switchover_ack && v->initial_bytes == 0 && !v->init_sent) {
-        v->init_sent = true;
-        gw_writer_be64(w, GW_VFIO_INIT_DATA_SENT);
-    } else {
-        gw_writer_be64(w, GW_VFIO_END_OF_STATE);
-    }
+    v->init_sent |= init_is_sent;
+    gw_writer_be64(w, init_is_sent ? GW_VFIO_INIT_DATA_SENT : GW_VFIO_END_OF_STATE);
     return got == 0 || (v->initial_bytes == 0 && v->dirty_bytes == 0);
 }
 

@@ -4,6 +4,7 @@
 #include "tests/shim/gw_test.h"
 #include "tests/support/opaque_scene.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,6 +79,32 @@ GW_TEST(vfio, a_slow_loader_of_initial_data_is_waited_for)
     opaque_scene_expect_moved(&scene);
     gw_vfio_stats(scene.src.vfio[0], &stats);
     GW_EXPECT_GE(stats.precopy_bytes, UINT64_C(4) << 20);
+    opaque_scene_fini(&scene);
+}
+
+static bool has_gone_round(struct opaque_scene *scene)
+{
+    struct gw_stats stats = {.struct_bytes = sizeof(stats)};
+    gw_source_stats(scene->pair.src, &stats);
+    return stats.dirty_sync_count >= 20;
+}
+
+/* By design for as long as it takes: the guest runs on, and whoever has enough of it cancels. */
+GW_TEST(vfio, initial_data_that_never_ends_keeps_the_guest_here_until_it_is_cancelled)
+{
+    struct opaque_scene scene = {.config = opaque_config(UINT64_C(4) << 20), .ack = true};
+    struct pair *pair = &scene.pair;
+    scene.config.initial_never_ends = true;
+    opaque_scene_init(&scene, "tcp_feature");
+    opaque_scene_begin(&scene);
+    GW_EXPECT(opaque_scene_until(&scene, has_gone_round, 1, 60));
+    GW_EXPECT_EQ(pair->pauses, 0);
+    GW_EXPECT_EQ(vendor_state(scene.src.vendor[0]), GW_ODEV_PRE_COPY);
+    GW_EXPECT_EQ(gw_source_cancel(pair->src), 0);
+    GW_EXPECT(pair_finish(pair, 60));
+    GW_EXPECT_EQ(pair->source_rc, -ECANCELED);
+    GW_EXPECT_EQ(vendor_state(scene.src.vendor[0]), GW_ODEV_RUNNING);
+    GW_EXPECT_EQ(vendor_state(scene.dst.vendor[0]), GW_ODEV_RUNNING); /* by a reset */
     opaque_scene_fini(&scene);
 }
 

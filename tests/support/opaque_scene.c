@@ -28,7 +28,7 @@ struct vendor_config opaque_config(uint64_t bytes)
     };
 }
 
-static void open_device(struct opaque_scene *scene, struct opaque_end *end, unsigned i)
+void opaque_device_open(struct opaque_scene *scene, struct opaque_end *end, unsigned i)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_odev_caps caps = {.format = "vendor", .format_version = 1};
@@ -79,7 +79,7 @@ static int start_target(struct pair *pair)
 }
 
 /* Half a minute's patience, but not for the last word of a source that is gone. */
-static struct gw_params *new_params(const char *downtime_limit)
+struct gw_params *opaque_params(const char *downtime_limit)
 {
     struct gw_params *params = gw_params_new();
     GW_ASSERT(params != NULL);
@@ -90,7 +90,7 @@ static struct gw_params *new_params(const char *downtime_limit)
     return params;
 }
 
-static const char *uri_of(struct opaque_scene *scene, const char *way)
+const char *opaque_uri(struct opaque_scene *scene, const char *way)
 {
     if (strncmp(way, "tcp", 3) == 0)
         return NULL; /* the pair's own */
@@ -115,9 +115,9 @@ void opaque_scene_init(struct opaque_scene *scene, const char *way)
     scene->staging = strstr(way, "staging") != NULL;
     if (scene->devices == 0)
         scene->devices = 1;
-    pair->listen_uri = uri_of(scene, way);
-    pair->params = new_params(scene->downtime_limit);
-    pair->target_params = new_params(NULL);
+    pair->listen_uri = opaque_uri(scene, way);
+    pair->params = opaque_params(scene->downtime_limit);
+    pair->target_params = opaque_params(NULL);
     pair->test = scene;
     pair->pause = stop_source;
     pair->resume = start_source;
@@ -128,8 +128,8 @@ void opaque_scene_init(struct opaque_scene *scene, const char *way)
     for (unsigned i = 0; i < scene->devices; i++) {
         struct gw_error err = GW_ERROR_INIT;
         struct gw_device_desc desc;
-        open_device(scene, &scene->src, i);
-        open_device(scene, &scene->dst, i);
+        opaque_device_open(scene, &scene->src, i);
+        opaque_device_open(scene, &scene->dst, i);
         gw_vfio_device_desc(scene->src.vfio[i], &desc);
         GW_ASSERT_EQ(gw_source_add_device(pair->src, &desc, &err), 0);
         gw_vfio_device_desc(scene->dst.vfio[i], &desc);
@@ -141,7 +141,7 @@ void opaque_scene_init(struct opaque_scene *scene, const char *way)
     }
 }
 
-static void close_end(struct opaque_scene *scene, struct opaque_end *end)
+void opaque_end_close(struct opaque_scene *scene, struct opaque_end *end)
 {
     for (unsigned i = 0; i < scene->devices; i++) {
         gw_vfio_free(end->vfio[i]);
@@ -159,8 +159,8 @@ void opaque_scene_fini(struct opaque_scene *scene)
     pair_fini(&scene->pair);
     gw_params_free(scene->pair.params);
     gw_params_free(scene->pair.target_params);
-    close_end(scene, &scene->src);
-    close_end(scene, &scene->dst);
+    opaque_end_close(scene, &scene->src);
+    opaque_end_close(scene, &scene->dst);
 }
 
 static uint64_t now_ms(void)
@@ -170,28 +170,45 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-bool opaque_scene_finish(struct opaque_scene *scene, unsigned writes_a_ms, unsigned seconds)
+bool opaque_scene_until(struct opaque_scene *scene, bool (*done)(struct opaque_scene *),
+                        unsigned writes_a_ms, unsigned seconds)
 {
-    struct pair *pair = &scene->pair;
     uint64_t begin = now_ms(), worked = begin;
-    pair_listen(pair);
-    pair_start(pair);
-    pair->source_rc = pair->target_rc = -EINPROGRESS;
-    while (now_ms() - begin < seconds * 1000u) {
-        if (pair->source_rc == -EINPROGRESS)
-            pair->source_rc = gw_source_wait(pair->src, 0, &pair->source_err);
-        if (pair->target_rc == -EINPROGRESS)
-            pair->target_rc = gw_target_wait(pair->tgt, 0, &pair->target_err);
-        if (pair->source_rc != -EINPROGRESS && pair->target_rc != -EINPROGRESS)
-            return true;
-        pair_pump(pair, 1);
+    while (!done(scene)) {
+        if (now_ms() - begin > seconds * UINT64_C(1000))
+            return false;
+        pair_pump(&scene->pair, 1);
         /* A device that was not served for long has not worked more for it. */
-        uint64_t now = now_ms(), passed = now - worked < 10 ? now - worked : 10;
+        uint64_t now = now_ms();
+        unsigned passed_ms = now - worked < 10 ? (unsigned)(now - worked) : 10;
         worked = now;
         for (unsigned i = 0; i < scene->devices; i++)
-            vendor_run(scene->src.vendor[i], (unsigned)passed * writes_a_ms);
+            vendor_run(scene->src.vendor[i], passed_ms * writes_a_ms);
     }
-    return false;
+    return true;
+}
+
+void opaque_scene_begin(struct opaque_scene *scene)
+{
+    pair_listen(&scene->pair);
+    pair_start(&scene->pair);
+    scene->pair.source_rc = scene->pair.target_rc = -EINPROGRESS;
+}
+
+static bool have_ended(struct opaque_scene *scene)
+{
+    struct pair *pair = &scene->pair;
+    if (pair->source_rc == -EINPROGRESS)
+        pair->source_rc = gw_source_wait(pair->src, 0, &pair->source_err);
+    if (pair->target_rc == -EINPROGRESS)
+        pair->target_rc = gw_target_wait(pair->tgt, 0, &pair->target_err);
+    return pair->source_rc != -EINPROGRESS && pair->target_rc != -EINPROGRESS;
+}
+
+bool opaque_scene_finish(struct opaque_scene *scene, unsigned writes_a_ms, unsigned seconds)
+{
+    opaque_scene_begin(scene);
+    return opaque_scene_until(scene, have_ended, writes_a_ms, seconds);
 }
 
 void opaque_scene_expect_moved(struct opaque_scene *scene)

@@ -36,12 +36,22 @@ struct vendor_config opaque_config(uint64_t bytes);
 /* @way: "tcp_staging", "unix_feature", "ofi_...", "rdma_...": wire and interface. Skips where there is no such
  * wire. */
 void opaque_scene_init(struct opaque_scene *scene, const char *way);
-/* Until both sides have ended; meanwhile the devices work, so many writes a millisecond. False: they did
+void opaque_scene_begin(struct opaque_scene *scene); /* the migration */
+/* Until that is true; meanwhile the devices work, so many writes a millisecond. False: not in time. */
+bool opaque_scene_until(struct opaque_scene *scene, bool (*done)(struct opaque_scene *),
+                        unsigned writes_a_ms, unsigned seconds);
+/* Begins, and until both sides have ended; meanwhile the devices work, so many writes a millisecond. False: they did
  * not end in time. */
 bool opaque_scene_finish(struct opaque_scene *scene, unsigned writes_a_ms, unsigned seconds);
 void opaque_scene_expect_moved(struct opaque_scene *scene);
 /* The guest and its device run on at the source, which says so. */
 void opaque_scene_expect_failed(struct opaque_scene *scene, const char *says);
 void opaque_scene_fini(struct opaque_scene *scene);
+
+/* Its parts, for a test that has another guest. scene->config, staging, ack and devices are set. */
+const char *opaque_uri(struct opaque_scene *scene, const char *way); /* NULL: tcp, any loopback */
+struct gw_params *opaque_params(const char *downtime_limit);
+void opaque_device_open(struct opaque_scene *scene, struct opaque_end *end, unsigned i);
+void opaque_end_close(struct opaque_scene *scene, struct opaque_end *end);
 
 #endif
