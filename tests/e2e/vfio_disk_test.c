@@ -156,8 +156,9 @@ static uint64_t now_ms(void)
 }
 
 /* One turn of both hosts' main threads, with what their devices do meanwhile. */
-static void turn(struct host *hosts)
+static void turn(struct opaque_scene *scene, struct host *hosts)
 {
+    unsigned writes = opaque_writes(scene, 3);
     struct pollfd fds[2];
     for (unsigned i = 0; i < 2; i++)
         fds[i] = (struct pollfd){.fd = gw_loop_fd(hosts[i].loop), .events = POLLIN};
@@ -165,17 +166,18 @@ static void turn(struct host *hosts)
     for (unsigned i = 0; i < 2; i++) {
         gw_dispatch(hosts[i].loop);
         if (hosts[i].runs)
-            vendor_run(hosts[i].end->vendor[0], 3);
+            vendor_run(hosts[i].end->vendor[0], writes);
     }
 }
 
-static void expect_ended(struct gw_source *src, struct gw_target *tgt, struct host *hosts)
+static void expect_ended(struct opaque_scene *scene, struct gw_source *src, struct gw_target *tgt,
+                         struct host *hosts)
 {
     struct gw_error here = GW_ERROR_INIT, there = GW_ERROR_INIT;
     int source = -EINPROGRESS, target = -EINPROGRESS;
     uint64_t deadline = now_ms() + 400000;
     while (now_ms() < deadline && (source == -EINPROGRESS || target == -EINPROGRESS)) {
-        turn(hosts);
+        turn(scene, hosts);
         if (source == -EINPROGRESS)
             source = gw_source_wait(src, 0, &here);
         if (target == -EINPROGRESS)
@@ -212,12 +214,12 @@ GW_TEST_EACH(vfio_disk, memory_disk_and_a_gibibyte_of_device_arrive_from_a_runni
     add_devices(&hosts[1], NULL, tgt);
     must(gw_target_listen(tgt, uri ? uri : loopback_any(), &err), &err);
     must(gw_source_start(src, gw_target_uri(tgt), &err), &err);
-    expect_ended(src, tgt, hosts);
+    expect_ended(&scene, src, tgt, hosts);
     GW_EXPECT(!hosts[0].runs && hosts[1].runs);
 
     /* It was judged as it arrived; now that it has run on, again. */
     for (uint64_t end = now_ms() + 200; hosts[1].runs && now_ms() < end;)
-        turn(hosts);
+        turn(&scene, hosts);
     gw_guest_pause(hosts[1].guest);
     GW_EXPECT_EQ(gw_guest_verify(hosts[1].guest, &err), 0);
     GW_EXPECT_STREQ(err.message, "");

@@ -28,6 +28,7 @@ struct opaque_scene {
 
     struct opaque_end src, dst;
     bool staging;
+    unsigned owed;
     char uri[128];
 };
 
@@ -50,6 +51,7 @@ void opaque_scene_fini(struct opaque_scene *scene);
 
 /* Its parts, for a test that has another guest. scene->config, staging, ack and devices are set. */
 const char *opaque_uri(struct opaque_scene *scene, const char *way); /* NULL: tcp, any loopback */
+unsigned opaque_writes(struct opaque_scene *scene, unsigned writes); /* fewer where that is slow */
 struct gw_params *opaque_params(const char *downtime_limit);
 void opaque_device_open(struct opaque_scene *scene, struct opaque_end *end, unsigned i);
 void opaque_end_close(struct opaque_scene *scene, struct opaque_end *end);
