@@ -415,6 +415,7 @@ static void over(struct gw_source *src)
 {
     bool completed = src->end_status == GW_STATUS_COMPLETED;
     src->step = GW_SRC_OVER;
+    gw_source_slow(src);
     if (!completed)
         gw_hint_source(&src->err);
     pthread_mutex_lock(&src->stats_lock);
@@ -481,11 +482,13 @@ static void take_params(struct gw_source *src)
     src->params.downtime_limit_ms = src->params_live.downtime_limit_ms;
     src->params.avail_switchover_bandwidth = src->params_live.avail_switchover_bandwidth;
     src->params.stall_action = src->params_live.stall_action;
+    src->params.cpu_throttle = src->params_live.cpu_throttle;
     pthread_mutex_unlock(&src->params_lock);
     uint64_t rate = src->params.max_bandwidth;
     if (src->pause_called_ns && src->params.avail_switchover_bandwidth)
         rate = src->params.avail_switchover_bandwidth;
     gw_throttle_set(&src->throttle, rate);
+    gw_source_slow(src);
 }
 
 static void take_cancel(struct gw_source *src)

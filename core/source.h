@@ -160,6 +160,11 @@ struct gw_source {
     _Atomic int resolve_answer; /* 1: the engine has not acted; else gw_source_resolve()'s rc */
     _Atomic int calls_in_loop;  /* posted and not yet run; free waits for 0 */
 
+    struct gw_call slow_call; /* of throttle(): at most one is posted */
+    unsigned slow_asked;      /* engine: the percentage asked for last */
+    _Atomic unsigned slow_percent;
+    _Atomic bool slow_posted;
+
     pthread_mutex_t params_lock;
     struct gw_params params_live; /* guarded by params_lock: as set; params is the engine's copy */
     struct gw_params params;
@@ -280,6 +285,8 @@ void gw_source_post_to(struct gw_source *src, struct gw_pool *pool, struct gw_so
 void gw_source_ask(struct gw_source *src, int (*run)(struct gw_source *, struct gw_error *),
                    void (*finished)(struct gw_source *, int));
 int gw_source_say(struct gw_source *src, const struct gw_message *msg);
+/* Asks for slower vCPUs, or releases them, as parameters and the step want it: at each step. */
+void gw_source_slow(struct gw_source *src);
 void gw_source_finish(struct gw_source *src, enum gw_status status); /* linger, clean up, over */
 extern const struct gw_engine_ops gw_source_engine;
 uint64_t gw_source_step_now(struct gw_source *src, uint64_t now_ns);

@@ -4,18 +4,22 @@
 #include "core/source.h"
 
 #include "core/base/alloc.h"
+#include "core/base/bytes.h"
 #include "core/hint.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+
+/* As much of the table as there was in the first version of its header: what follows came later. */
+#define OPS_BYTES_LEAST offsetof(struct gw_source_ops, throttle)
 
 int gw_source_new(const struct gw_source_config *config, struct gw_source **result,
                   struct gw_error *err)
 {
     if (config->struct_bytes < sizeof(*config) || !config->loop || !config->ops ||
-        config->ops->struct_bytes < sizeof(*config->ops) || !config->ops->pause ||
-        !config->ops->resume)
+        config->ops->struct_bytes < OPS_BYTES_LEAST || !config->ops->pause || !config->ops->resume)
         return gw_fail(err, -EINVAL,
                        "source: struct_bytes, loop, ops, pause and resume must be set");
     int rc = config->machine ? gw_machine_check(config->machine, err) : 0;
@@ -30,7 +34,7 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
         return -ENOMEM;
     }
     src->loop = config->loop;
-    src->ops = *config->ops;
+    memcpy(&src->ops, config->ops, gw_min_u64(config->ops->struct_bytes, sizeof(src->ops)));
     src->ctx = config->ctx;
     if (config->log)
         src->log = *config->log;
@@ -195,6 +199,12 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
         return gw_fail(err, -EINVAL, "source: no block was added");
     if (gw_ram_dirty_source_count(src->ram) < 2) /* our own, of discards, sees no writes */
         return gw_fail(err, -EINVAL, "source: no dirty source was added (gw_source_add_dirty)");
+    if (src->params.cpu_throttle > 0 && !src->ops.throttle) {
+        gw_fail_code(err, -EINVAL, GW_CODE_UNSUPPORTED,
+                     "source: x-cpu-throttle is set, and this guest's vCPUs cannot be slowed down");
+        gw_error_hint(err, "leave it at 0, or give the source a throttle callback");
+        return -EINVAL;
+    }
     if (getrandom(src->session, sizeof(src->session), 0) != (ssize_t)sizeof(src->session))
         return gw_fail(err, -errno, "session id");
     struct gw_wire_config config = {.peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,

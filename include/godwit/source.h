@@ -26,6 +26,8 @@ extern "C" {
 
 struct gw_source;
 
+#define GW_VCPU_ALL 0xffffffffu /* instead of a vCPU's number */
+
 /* Called inside gw_dispatch(). Each returns 0 or a negative errno with @err set. Absent (NULL) means
  * "nothing to do", but pause and resume must be there. */
 struct gw_source_ops {
@@ -44,6 +46,11 @@ struct gw_source_ops {
      * failure as resume. */
     int (*retake)(void *ctx, struct gw_error *err);
     void (*event)(void *ctx, const struct gw_event *event);
+    /* Let vCPU @vcpu (from 0, or GW_VCPU_ALL) run for (100 - @percent) % of the time from now on, 0 to 99:
+     * the guest writes faster than pages are sent (x-cpu-throttle). Asked for while rounds are sent; then, if
+     * anything was asked for, 0 for all, whether the guest is paused by then or the migration failed; always
+     * before ENDED. A vCPU that is held back must not hold up pause(). NULL: none can be. */
+    void (*throttle)(void *ctx, unsigned vcpu, unsigned percent);
 };
 
 struct gw_source_config {
@@ -91,7 +98,7 @@ GW_API int gw_source_add_device(struct gw_source *src, const struct gw_device_de
 
 /** gw_source_start() - begin; returns at once, connecting happens in a library thread.
  *  @uri: "tcp:host:port", "tcp:[v6]:port", "unix:path".
- *  Return: 0, -EINVAL (uri, nothing to send, no dirty source), -EBUSY (already running, or its
+ *  Return: 0, -EINVAL (uri, nothing to send, no dirty source, x-cpu-throttle without throttle), -EBUSY (already running, or its
  *  outcome is unknown: resolve it first), -EALREADY (a migration of this source completed, or was
  *  abandoned: the guest is the target's, and what is here is of the past), -ENOMEM, -EAGAIN (no
  *  threads). What goes wrong later, a refused address too, is told by ENDED and gw_source_wait(). */

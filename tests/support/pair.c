@@ -165,6 +165,13 @@ static void source_event(void *ctx, const struct gw_event *event)
         pair->source_event(pair, event);
 }
 
+static void throttle(void *ctx, unsigned vcpu, unsigned percent)
+{
+    struct pair *pair = ctx;
+    if (pair->throttle)
+        pair->throttle(pair, vcpu, percent);
+}
+
 static int offered(void *ctx, const struct gw_block_offer *offer, struct gw_block_desc *desc,
                    struct gw_error *err)
 {
@@ -256,6 +263,7 @@ static const struct gw_source_ops source_ops = {
     .release = release_guest,
     .retake = retake_guest,
     .event = source_event,
+    .throttle = throttle,
 };
 
 static const struct gw_target_ops target_ops = {

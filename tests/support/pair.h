@@ -39,6 +39,7 @@ struct pair {
     int (*pause)(struct pair *pair);
     int (*save)(struct pair *pair);
     int (*load)(struct pair *pair);
+    void (*throttle)(struct pair *pair, unsigned vcpu, unsigned percent);
     void (*source_event)(struct pair *pair, const struct gw_event *event);
     void (*target_event)(struct pair *pair, const struct gw_event *event);
     void *test; /* the test's own */
