@@ -186,11 +186,8 @@ static int await_end(struct command *command)
         }
     }
     vmm_usage_take(&command->report.ended, &command->machine);
-    int rc;
-    do /* the last event is told a moment before wait() knows */
-        rc = migration->source ? gw_source_wait(migration->source, 10, err)
-                               : gw_target_wait(migration->target, 10, err);
-    while (rc == -EINPROGRESS && !migration->unknown);
+    int rc = migration->source ? gw_source_wait(migration->source, 1000, err)
+                               : gw_target_wait(migration->target, 1000, err);
     if (rc == 0)
         *err = (struct gw_error)GW_ERROR_INIT;
     return rc;

@@ -10,6 +10,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#define TIMER_US_MIN 100u
 #define PAUSED_NS_MAX UINT64_C(3600000000000) /* nobody is paused for longer */
 #define SERIAL_IDLE 0x60                      /* both buffers of the line's sender are empty */
 
@@ -38,10 +39,16 @@ static void arm_timer_locked(struct vmm_machine *machine)
     timerfd_settime(machine->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
+/* What came with a state is no better than what a guest asks for. */
+static uint32_t bounded(uint32_t period_us)
+{
+    return period_us > 0 && period_us < TIMER_US_MIN ? TIMER_US_MIN : period_us;
+}
+
 static void set_timer_locked(struct vmm_machine *machine, uint32_t period_us)
 {
     struct vmm_board *board = &machine->board;
-    board->timer_us = period_us > 0 && period_us < 100 ? 100 : period_us;
+    board->timer_us = bounded(period_us);
     board->timer_next_ns = vmm_board_clock_ns(machine) + board->timer_us * UINT64_C(1000);
     arm_timer_locked(machine);
 }
@@ -104,6 +111,7 @@ void vmm_board_resume(struct vmm_machine *machine)
     else if (real_ns > board->paused_real_ns)
         board->clock_ns += real_ns - board->paused_real_ns;
     atomic_store(&machine->clock_offset_ns, (int64_t)(board->clock_ns - monotonic_ns));
+    board->timer_us = bounded(board->timer_us);
     arm_timer_locked(machine);
     pthread_mutex_unlock(&machine->board_lock);
     vmm_disk_kick(machine);

@@ -17,7 +17,8 @@ int vmm_fail(struct vmm_machine *machine, int rc, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(machine->why, sizeof(machine->why), format, args);
+    vsnprintf(machine->why, sizeof(machine->why), format,
+              args); /* NOLINT(clang-analyzer-valist.Uninitialized) */
     va_end(args);
     return rc;
 }
@@ -124,6 +125,14 @@ void vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus)
 {
     while (machine->vcpu_count > vcpus)
         vmm_vcpu_free(&machine->vcpus[--machine->vcpu_count]);
+}
+
+void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent)
+{
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
+        if (vcpu == i || vcpu >= machine->vcpu_count)
+            vmm_vcpu_slow(&machine->vcpus[i], percent);
+    }
 }
 
 int vmm_lock_take(struct vmm_machine *machine)

@@ -147,6 +147,8 @@ void vmm_machine_pause(struct vmm_machine *machine);
 /* Not started yet: the processors from @vcpus on are not there after all. */
 void vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus);
 void vmm_machine_free(struct vmm_machine *machine);
+/* vmm_vcpu_slow() of one processor, or of all if there is none of that number. [any thread] */
+void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent);
 /* What one host alone may have of a machine, its disks above all, is a lock on a file here; without a file
  * both do nothing. Taking it never waits. */
 int vmm_lock_take(struct vmm_machine *machine);

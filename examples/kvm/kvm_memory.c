@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define HUGE_PAGE_BYTES (2u << 20)
-#define UNIT_BYTES (64 * VMM_PAGE_BYTES) /* KVM clears its log by 64 pages */
+#define UNIT_BYTES (UINT64_C(64) * VMM_PAGE_BYTES) /* KVM clears its log by 64 pages */
 
 static int map_block(struct vmm_machine *machine, struct vmm_block *block)
 {

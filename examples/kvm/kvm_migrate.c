@@ -74,8 +74,13 @@ static int on_block_offered(void *ctx, const struct gw_block_offer *offer,
     return 0;
 }
 
+static void on_throttle(void *ctx, unsigned vcpu, unsigned percent)
+{
+    vmm_machine_slow(((struct vmm_migration *)ctx)->machine, vcpu, percent);
+}
+
 static const struct gw_source_ops source_ops = {
-    sizeof(source_ops), on_pause, on_resume, on_release, .retake = on_acquire, .event = on_event};
+    sizeof(source_ops), on_pause, on_resume, on_release, on_acquire, on_event, on_throttle};
 static const struct gw_target_ops target_ops = {
     sizeof(target_ops), on_block_offered, .acquire = on_acquire, .run = on_run, .event = on_event};
 

@@ -37,25 +37,25 @@ static void stop(void *ctx, unsigned id)
 static int log_clear(struct vmm_machine *machine, unsigned id, uint64_t first, uint64_t pages,
                      uint64_t *bitmap, struct gw_error *err)
 {
-    struct kvm_clear_dirty_log clear = {.slot = machine->blocks[id].slot,
-                                        .first_page = first,
-                                        .num_pages = (uint32_t)pages,
-                                        .dirty_bitmap = bitmap};
-    int rc = ioctl(machine->vm, KVM_CLEAR_DIRTY_LOG, &clear);
+    int rc = 0;
+    for (uint64_t step; rc == 0 && pages > 0; first += step, pages -= step, bitmap += step / 64) {
+        step = pages < CLEAR_PAGES_MAX ? pages : CLEAR_PAGES_MAX;
+        struct kvm_clear_dirty_log clear = {machine->blocks[id].slot, (uint32_t)step, first,
+                                            .dirty_bitmap = bitmap};
+        rc = ioctl(machine->vm, KVM_CLEAR_DIRTY_LOG, &clear);
+    }
     return rc < 0 ? fail(err, &machine->blocks[id], "clear of the dirty log") : 0;
 }
 
 /* KVM's log calls every page written at first and arms none. */
 static int start(void *ctx, unsigned id, const struct gw_block_desc *block, struct gw_error *err)
 {
-    uint64_t all[CLEAR_PAGES_MAX / 64], pages = block->size_bytes / GW_DIRTY_PAGE_BYTES;
-    int rc = set_log(ctx, id, true, err);
+    struct vmm_machine *machine = ctx;
+    uint64_t all[SLOT_WORDS];
+    int rc = set_log(machine, id, true, err);
     memset(all, 0xff, sizeof(all));
-    for (uint64_t first = 0, step; rc == 0 && first < pages; first += step) {
-        step = pages - first < CLEAR_PAGES_MAX ? pages - first : CLEAR_PAGES_MAX;
-        if (((struct vmm_machine *)ctx)->ring_bytes == 0 && !(block->flags & GW_BLOCK_READ_ONLY))
-            rc = log_clear(ctx, id, first, step, all, err);
-    }
+    if (rc == 0 && machine->ring_bytes == 0 && !machine->blocks[id].read_only)
+        rc = log_clear(machine, id, 0, block->size_bytes / GW_DIRTY_PAGE_BYTES, all, err);
     if (rc < 0)
         stop(ctx, id);
     return rc;
@@ -66,18 +66,14 @@ static int log_sync(void *ctx, unsigned id, uint64_t first, uint64_t pages, uint
 {
     struct vmm_machine *machine = ctx;
     uint64_t written[SLOT_WORDS] = {0};
-    struct kvm_dirty_log get = {.slot = machine->blocks[id].slot, .dirty_bitmap = written};
+    struct kvm_dirty_log get = {machine->blocks[id].slot, .dirty_bitmap = written};
     if (machine->blocks[id].read_only)
         return 0;
-    int rc = ioctl(machine->vm, KVM_GET_DIRTY_LOG, &get);
-    if (rc < 0)
+    if (ioctl(machine->vm, KVM_GET_DIRTY_LOG, &get) < 0)
         return fail(err, &machine->blocks[id], "dirty log");
-    for (uint64_t step; rc == 0 && pages > 0; first += step, pages -= step) {
-        step = pages < CLEAR_PAGES_MAX ? pages : CLEAR_PAGES_MAX;
-        rc = log_clear(machine, id, first, step, &written[first / 64], err);
-        for (uint64_t word = 0; rc == 0 && word < step / 64; word++)
-            *bitmap++ |= written[first / 64 + word];
-    }
+    int rc = log_clear(machine, id, first, pages, &written[first / 64], err);
+    for (uint64_t word = 0; rc == 0 && word < pages / 64; word++)
+        bitmap[word] |= written[first / 64 + word];
     return rc;
 }
 

@@ -42,6 +42,7 @@ static unsigned hops(void)
 GW_TEST_EACH(guest, arrives_whole, wires)
 {
     static const char *const cases[][8] = {
+        {"--vcpus", "2", "--dirty-rate", "8M", "--set", "x-cpu-throttle=80", NULL},
         {"--vcpus", "1", "--dirty-rate", "0", NULL},
         {"--vcpus", "1", "--dirty-rate", "2M", "--memory", "anon", NULL},
         {"--vcpus", "2", "--dirty-rate", "8M", "--blocks", "4", NULL},
