@@ -17,8 +17,8 @@ int vmm_fail(struct vmm_machine *machine, int rc, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(machine->why, sizeof(machine->why), format,
-              args); /* NOLINT(clang-analyzer-valist.Uninitialized) */
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
+    vsnprintf(machine->why, sizeof(machine->why), format, args);
     va_end(args);
     return rc;
 }
