@@ -38,6 +38,7 @@ static const struct lie {
     enum { ON_THE_SAME, ON_CONTROL, ON_PAGES } on; /* where it is said; the first: where @at was */
     const char *heard;                             /* part of what either side says */
     uint64_t value;
+    bool has_handlers; /* of the source's devices one sends before the pause */
 } lies[];
 
 static size_t encode(const struct gw_message *msg, uint8_t *bytes)
@@ -191,6 +192,13 @@ static size_t loaded_of(const struct lie *lie, const struct gw_message *honest, 
 {
     struct gw_message msg = {.type = GW_MSG_LOADED};
     (void)honest;
+    msg.u.loaded.items = lie->value;
+    return encode(&msg, bytes);
+}
+
+static size_t loaded_items(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
+{
+    struct gw_message msg = *honest;
     msg.u.loaded.items = lie->value;
     return encode(&msg, bytes);
 }
@@ -385,6 +393,13 @@ static const struct lie lies[] = {
     {"credit_back_on_pages", T, GW_MSG_FENCE, 1, credit_of, .on = ON_PAGES, .value = 0, .heard = "CREDIT: 0 granted"},
 
     {"loaded_unasked",       S, GW_MSG_JOINED, 1, loaded_of, .on = ON_CONTROL, .value = 1, .heard = "none was asked about"},
+    {"loaded_too_many",      S, GW_MSG_LOADED, 2, loaded_items, true, .value = UINT64_MAX, .heard = "LOADED 18446744073709551615", .has_handlers = true},
+    {"loaded_back",          S, GW_MSG_LOADED, 3, loaded_items, true, .value = 0, .heard = "LOADED 0 of the stream's items", .has_handlers = true},
+    {"loaded_again",         S, GW_MSG_LOADED, 2, again, .heard = NULL, .has_handlers = true},
+    {"loaded_lost",          S, GW_MSG_LOADED, 2, NULL, true, .heard = NULL, .has_handlers = true},
+    {"start_lost",           T, GW_MSG_STREAM, 3, NULL, true, .heard = "section 3, which is not open", .has_handlers = true},
+    {"end_lost",             T, GW_MSG_STREAM, 6, NULL, true, .heard = "section 'pump' instance 0 has no end", .has_handlers = true},
+    {"end_twice",            T, GW_MSG_STREAM, 6, again, .heard = "end of section 3, which is not open", .has_handlers = true},
 
     {"prepare_of_0_bytes",   T, GW_MSG_PREPARE, 1, sized, true, .value = 8, .heard = "PREPARE: body of 0 bytes"},
     {"prepare_of_47_bytes",  T, GW_MSG_PREPARE, 1, sized, true, .value = 55, .heard = "PREPARE: body of 47 bytes"},
@@ -476,6 +491,7 @@ static void tell_lie(const char *param, bool is_unix)
         .name = param,
         .is_unix = is_unix,
         .digest = lie->digest,
+        .has_handlers = lie->has_handlers,
         .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
     GW_EXPECT(session.lied);

@@ -59,6 +59,45 @@ static void be_unix(struct session *session)
     session->pair.listen_uri = session->listen_uri;
 }
 
+/* ---- a device with handlers: a word in each kind of section ------------------------------------ */
+
+static int write_word(void *opaque, struct gw_writer *w, struct gw_error *err)
+{
+    (void)opaque, (void)err;
+    gw_writer_be64(w, 0x706d7570);
+    return 0;
+}
+
+static int write_turn(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *err)
+{
+    (void)bytes_max;
+    write_word(opaque, w, err);
+    return GW_DEVICE_DONE;
+}
+
+static int read_word(void *opaque, struct gw_reader *r, enum gw_device_part part,
+                     uint32_t version_id, struct gw_error *err)
+{
+    (void)opaque, (void)part, (void)version_id;
+    if (gw_reader_be64(r) == 0x706d7570 || gw_reader_error(r) < 0)
+        return 0;
+    return gw_error_set(err, -EBADMSG, GW_CODE_DEVICE, "pump: another word");
+}
+
+static void add_pump(struct pair *pair)
+{
+    static const struct gw_device_ops ops = {.struct_bytes = sizeof(ops),
+                                             .setup = write_word,
+                                             .iterate = write_turn,
+                                             .complete_precopy = write_turn,
+                                             .load = read_word};
+    static const struct gw_device_desc pump = {
+        .struct_bytes = sizeof(pump), .name = "pump", .ops = &ops};
+    struct gw_error err = GW_ERROR_INIT;
+    GW_ASSERT_EQ(gw_source_add_device(pair->src, &pump, &err), 0);
+    GW_ASSERT_EQ(gw_target_add_device(pair->tgt, &pump, &err), 0);
+}
+
 static void session_open(struct session *session, const struct session_config *config)
 {
     memset(session, 0, sizeof(*session));
@@ -88,6 +127,8 @@ static void session_open(struct session *session, const struct session_config *c
         be_unix(session);
     gw_alloc_peak_reset();
     pair_init(pair);
+    if (config->has_handlers)
+        add_pump(pair);
     pair_listen(pair);
     session->config.liar.target_uri = gw_target_uri(pair->tgt);
     session->liar = liar_new(&session->config.liar);

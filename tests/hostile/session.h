@@ -20,6 +20,7 @@ struct session_config {
     struct liar_config liar; /* target_uri is filled in */
     bool digest;
     bool is_unix;         /* and not tcp */
+    bool has_handlers;    /* a device sends before the pause */
     const char *channels; /* "multifd-channels"; NULL: the default */
     unsigned may;         /* LIE_MAY_* */
     unsigned (*may_of)(struct liar *liar,
