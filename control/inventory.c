@@ -118,8 +118,8 @@ int gw_inventory_find(const struct gw_inventory *inventory, const char *idstr, u
 
 /* Where the values of the members that matter begin; bytes 0: not there. */
 struct members {
-    struct gw_json_text schema, devices, vmschkmachine, machine, page_bytes, blocks, sections,
-        description;
+    struct gw_json_text schema, devices, vmschkmachine, machine, page_bytes, footers, blocks,
+        sections, description;
 };
 
 static int refuse(const struct gw_json_text *text, struct gw_error *err)
@@ -137,6 +137,7 @@ static int take_members(struct gw_json_text *text, struct members *to, struct gw
                  {"vmschkmachine", &to->vmschkmachine},
                  {"machine", &to->machine},
                  {"page-bytes", &to->page_bytes},
+                 {"footers", &to->footers},
                  {"blocks", &to->blocks},
                  {"sections", &to->sections},
                  {"description", &to->description}};
@@ -266,6 +267,9 @@ static int read_analysis(struct gw_inventory *inventory, struct members *members
                                "'godwit.analyze/1'",
                                name ? name : "");
     inventory->source = GW_COMPAT_ANALYSIS;
+    inventory->is_whole = members->footers.bytes > 0;
+    inventory->has_footers = members->footers.bytes > 0 && members->footers.data[0] == 't';
+    inventory->has_configuration = text != NULL;
     if (rc == 0)
         rc = take_list(inventory, &members->blocks, take_block, err);
     if (rc == 0)

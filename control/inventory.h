@@ -27,6 +27,8 @@ struct gw_inventory {
     enum gw_compat_source source;
     char machine[256];   /* "": not said */
     uint64_t page_bytes; /* 0: not said */
+    bool is_whole;       /* a stream, or what was analyzed of one: these are known */
+    bool has_footers, has_configuration;
     unsigned block_count, block_room;
     struct gw_inventory_block *blocks;
     unsigned section_count, section_room;

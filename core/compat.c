@@ -133,6 +133,23 @@ static int judge_machine(struct judge *judge)
                      b);
 }
 
+/* What surrounds sections is the machine's choice, and both ends have to make the same. */
+static int judge_frame(struct judge *judge)
+{
+    const struct gw_inventory *a = judge->older, *b = judge->newer;
+    int rc = 0;
+    if (!a->is_whole || !b->is_whole)
+        return 0;
+    if (a->has_configuration != b->has_configuration)
+        rc =
+            tell_pair(judge, GW_COMPAT_MACHINE, "", BOTH, 0, "only one has a configuration section",
+                      a->has_configuration ? "there" : NULL, b->has_configuration ? "there" : NULL);
+    if (rc == 0 && a->has_footers != b->has_footers)
+        rc = tell_pair(judge, GW_COMPAT_MACHINE, "", BOTH, 0, "only one has section footers",
+                       a->has_footers ? "there" : NULL, b->has_footers ? "there" : NULL);
+    return rc;
+}
+
 static int judge_page(struct judge *judge)
 {
     uint64_t a = judge->older->page_bytes, b = judge->newer->page_bytes;
@@ -235,8 +252,8 @@ static int judge_missing(struct judge *judge, const struct gw_inventory_section 
                                     : "a device that is gone: machines that have it cannot move",
                            in_newer ? NULL : text, in_newer ? text : NULL);
     return tell_device(judge, section, breaks, BOTH & ~breaks,
-                       in_newer ? "a new device: refused, or never sent"
-                                : "a device that is gone: refused, or never sent",
+                       in_newer ? "a new device: refused by the old, not sent to the new"
+                                : "a device that is gone: refused by the new, not sent to the old",
                        in_newer ? NULL : text, in_newer ? text : NULL);
 }
 
@@ -292,6 +309,8 @@ static int judge_devices(struct judge *judge)
 static int judge_all(struct judge *judge)
 {
     int rc = judge_machine(judge);
+    if (rc == 0)
+        rc = judge_frame(judge);
     if (rc == 0)
         rc = judge_page(judge);
     if (rc == 0)

@@ -83,6 +83,9 @@ static int take_stream(struct gw_inventory *to, struct gw_analysis *a, struct gw
 {
     int rc = check_stream(a, err);
     to->source = GW_COMPAT_STREAM;
+    to->is_whole = true;
+    to->has_footers = a->facts.has_footers;
+    to->has_configuration = a->configuration.present;
     if (a->configuration.present)
         memcpy(to->machine, a->configuration.machine, sizeof(to->machine));
     to->page_bytes = a->ram.page_bytes;

@@ -88,8 +88,8 @@ struct gw_compat_facts {
 GW_API void gw_compat_facts(const struct gw_compat *compat, struct gw_compat_facts *facts);
 
 enum gw_compat_kind {
-    GW_COMPAT_MACHINE,
-    GW_COMPAT_PAGE, /* its size */
+    GW_COMPAT_MACHINE, /* its type, or whether there are footers or a configuration */
+    GW_COMPAT_PAGE,    /* its size */
     GW_COMPAT_BLOCK,
     GW_COMPAT_DEVICE, /* it is missing, or its version */
     GW_COMPAT_FIELD,

@@ -118,6 +118,18 @@ GW_TEST(compat_command, another_machine_type_breaks_both_ways)
     end();
 }
 
+GW_TEST(compat_command, footers_are_both_sides_choice)
+{
+    begin("pc", "no-footers");
+    GW_EXPECT_EQ(COMPAT(older, newer), 5);
+    GW_EXPECT(strstr(command.out.text,
+                     "breaks      breaks      only one has section footers: there | -\n") != NULL);
+    GW_EXPECT(strstr(command.out.text,
+                     "breaks      breaks      0000:00:01.3/piix4_pm: smb: a field "
+                     "that is gone, and the version is the same") != NULL);
+    end();
+}
+
 /* Field by field, whatever the two sides came as: the stream, what analyze wrote, the description alone. */
 GW_TEST(compat_command, an_analysis_and_a_description_stand_for_the_stream)
 {

@@ -62,13 +62,18 @@ struct made { /* a stream */
     uint64_t pages;
     const char *devices[3]; /* four bytes each, of version 1 */
     const char *description;
+    bool no_footers, no_configuration;
 };
 
 static void make(const struct made *made, struct recording *r)
 {
     const char *names[] = {made->block, NULL};
     recording_init(r);
-    recording_begin(r, made->machine);
+    r->no_footers = made->no_footers;
+    if (made->no_configuration)
+        recording_hex(r, "5145564d 00000003");
+    else
+        recording_begin(r, made->machine);
     recording_ram(r, names, made->pages * RECORDING_PAGE);
     recording_head(r, GW_ITEM_END, 2, "", 0, 0);
     recording_eos(r);
@@ -177,6 +182,14 @@ GW_TEST(compat, machine_and_blocks_are_compared)
     GW_EXPECT_STREQ(found, "m  xx; ");
     GW_EXPECT_EQ(facts.breaks, GW_COMPAT_FORWARD | GW_COMPAT_BACKWARD);
     other = plain;
+    other.no_footers = true;
+    compare(side_of_stream(&plain, false), side_of_stream(&other, false));
+    GW_EXPECT_STREQ(found, "m  xx; ");
+    other = plain;
+    other.no_configuration = true;
+    compare(side_of_stream(&plain, false), side_of_stream(&other, false));
+    GW_EXPECT_STREQ(found, "m  xx; ");
+    other = plain;
     other.pages = 5;
     compare(side_of_stream(&plain, false), side_of_stream(&other, false));
     GW_EXPECT_STREQ(found, "b ram xx; ");
@@ -241,7 +254,8 @@ GW_TEST(compat, what_could_be_sent_is_compared_with_its_like)
 }
 
 #define ANALYSIS(more)                                                                             \
-    "{\"schema\": \"godwit.analyze/1\", \"machine\": \"pc\", \"page-bytes\": 4096, \"blocks\": "   \
+    "{\"schema\": \"godwit.analyze/1\", \"machine\": \"pc\", \"page-bytes\": 4096, \"footers\": "  \
+    "true, \"blocks\": "                                                                           \
     "[{\"index\": 0, \"name\": \"ram\", \"bytes\": 16384}], \"sections\": [{\"name\": \"ram\", "   \
     "\"instance\": 0, \"version\": 4, \"iterative\": true, \"fields\": null}, {\"name\": "         \
     "\"one\", \"instance\": 0, \"version\": 1, \"iterative\": false, \"fields\": []}, {\"name\": " \
