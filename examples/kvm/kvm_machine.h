@@ -51,7 +51,7 @@ struct vmm_vcpu {
     int fd;
     struct kvm_run *run;
     pthread_t thread;
-    bool started;
+    _Atomic bool started;
     _Atomic uint32_t lines;          /* raised and not yet taken */
     bool halted;                     /* [paused] waits for a line */
     uint32_t clock_high;             /* [paused] the latch of BOARD_CLOCK_HIGH */
@@ -114,9 +114,10 @@ struct vmm_machine {
 
     pthread_mutex_t run_lock; /* guards the four below; vCPUs wait for them under it */
     pthread_cond_t run_changed;
-    bool running, quit;
+    _Atomic bool running; /* read by others too */
+    bool quit;
     unsigned parked;
-    bool crashed; /* a processor cannot go on; why says it */
+    _Atomic bool crashed; /* a processor cannot go on; why says it */
 
     pthread_mutex_t board_lock;
     struct vmm_board board;
