@@ -260,7 +260,7 @@ unsigned gw_guest_device_count(const struct gw_guest *guest)
 void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_desc *device)
 {
     if (index == 2) {
-        gw_guest_disk_device(guest->disk, device, NULL); /* of a table of our own: it is well formed */
+        gw_guest_disk_device(guest->disk, device, NULL); /* our own table is well formed */
         return;
     }
     *device = (struct gw_device_desc){

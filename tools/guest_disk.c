@@ -30,12 +30,12 @@
 #define GUEST_AT (UINT64_C(1) << 32)
 #define RING_AVAIL 1024u
 #define RING_USED 2048u
-#define SLOT_BYTES (2u * BLOCK_BYTES) /* header and status, then data */
+#define SLOT_BYTES (UINT64_C(2) * BLOCK_BYTES) /* header and status, then data */
 #define SLOT_STATUS 64u
 #define SLOT_DATA BLOCK_BYTES
 #define QUEUE_BYTES (BLOCK_BYTES + SLOTS * SLOT_BYTES)
 #define QUEUES_AT BLOCK_BYTES
-#define TABLE_AT (QUEUES_AT + QUEUES * QUEUE_BYTES)
+#define TABLE_AT (QUEUES_AT + (uint64_t)QUEUES * QUEUE_BYTES)
 
 enum kind { FREE, READ, WRITE };
 

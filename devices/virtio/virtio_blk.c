@@ -217,7 +217,7 @@ static uint8_t tell_id(struct gw_virtio *dev, const struct gw_virtio_element *el
 static uint8_t carry_out(struct gw_virtio *dev, const struct gw_virtio_element *element,
                          struct data *data)
 {
-    struct header header;
+    struct header header = {0};
     find_data(dev, element->segments + element->in_count, element->out_count, 0, sizeof(header),
               data);
     if (data->bytes != sizeof(header))

@@ -11,14 +11,15 @@
 /* ---- words ------------------------------------------------------------------------------------- */
 
 /* Whoever reads the section names the device. */
-int gw_virtio_refuse(struct gw_error *err, int fault, const char *field, const char *format, ...)
+void gw_virtio_say_refused(struct gw_error *err, int fault, const char *field, const char *format,
+                           ...)
 {
     char what[200];
     va_list args;
     va_start(args, format);
     vsnprintf(what, sizeof(what), format, args);
     va_end(args);
-    return gw_error_set(err, fault, GW_CODE_DEVICE, "field '%s': %s", field, what);
+    gw_error_set(err, fault, GW_CODE_DEVICE, "field '%s': %s", field, what);
 }
 
 void gw_virtio_log(const struct gw_virtio *dev, const char *format, ...)

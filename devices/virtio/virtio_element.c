@@ -182,7 +182,7 @@ static int load_own(const struct gw_virtio *dev, uint32_t queue, struct gw_reade
     int rc = gw_virtio_took(r, "element", err);
     if (rc == 0)
         rc = new_element(dev, queue, in_count, out_count, head, element, err);
-    if (rc < 0)
+    if (rc < 0 || !*element)
         return rc;
     (*element)->descs = descs;
     for (uint32_t i = 0; i < in_count + out_count; i++) {
@@ -200,7 +200,7 @@ int gw_virtio_element_load(const struct gw_virtio *dev, uint32_t queue, struct g
                                                  : load_image(dev, queue, r, &fresh, err);
     if (rc == 0)
         rc = check_segments(dev, fresh, err);
-    if (rc == 0 && fresh->descs > dev->queues[queue].num)
+    if (rc == 0 && fresh && fresh->descs > dev->queues[queue].num)
         rc = gw_virtio_refuse(err, GW_VIRTIO_RANGE, "element",
                               "%" PRIu32 " descriptors in a ring of %" PRIu32, fresh->descs,
                               dev->queues[queue].num);

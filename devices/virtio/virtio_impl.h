@@ -115,9 +115,11 @@ struct gw_virtio {
 
 int gw_virtio_init(struct gw_virtio *dev, const struct gw_virtio_config *config,
                    struct gw_error *err);
-/* "field 'f': ..." Return: @fault. */
-int gw_virtio_refuse(struct gw_error *err, int fault, const char *field, const char *format, ...)
-    GW_PRINTF(4, 5);
+/* "field 'f': ..."; its value is @fault, which a constant is, so that whoever reads the code sees it too. */
+#define gw_virtio_refuse(err, fault, field, ...)                                                   \
+    (gw_virtio_say_refused((err), (fault), (field), __VA_ARGS__), (int)(fault))
+void gw_virtio_say_refused(struct gw_error *err, int fault, const char *field, const char *format,
+                           ...) GW_PRINTF(4, 5);
 void gw_virtio_log(const struct gw_virtio *dev, const char *format, ...) GW_PRINTF(2, 3);
 void gw_virtio_reset_quietly(struct gw_virtio *dev); /* its line stays as it is */
 /* Has the guest taken this feature? 1, 0, or GW_VIRTIO_TOO_EARLY. */

@@ -10,7 +10,7 @@
 #define PAIRS_MAX 128u
 #define CONFIG_BYTES 12u
 #define CONTROL_RING 64u
-#define MAC_BYTES 6u
+#define MAC_BYTES ((size_t)6)
 #define MACS_MAX 64u         /* that are kept */
 #define MACS_READ_MAX 65536u /* that are read, and dropped if they are more than that */
 #define VLAN_BYTES 512u      /* 4096 bits, in words of the host that wrote them */
@@ -324,8 +324,10 @@ static const struct gw_virtio_device_ops net_ops = {
 
 static int check(const struct gw_virtio_net_config *config, struct gw_error *err)
 {
-    if (!config || config->struct_bytes < sizeof(*config))
-        return gw_error_set(err, -EINVAL, GW_CODE_INVALID, "virtio-net: struct_bytes is not set");
+    if (!config || config->struct_bytes < sizeof(*config)) {
+        gw_error_set(err, -EINVAL, GW_CODE_INVALID, "virtio-net: struct_bytes is not set");
+        return -EINVAL;
+    }
     if (config->queue_pairs == 0 || config->queue_pairs > PAIRS_MAX || config->ring < 2 ||
         config->ring > GW_VIRTIO_RING_MAX || (config->ring & (config->ring - 1)) != 0 ||
         config->config_bytes > GW_VIRTIO_CONFIG_MAX)

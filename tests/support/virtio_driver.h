@@ -12,7 +12,7 @@
 #define DRIVER_SLOTS 5u /* of three descriptors */
 #define DRIVER_DATA 1024u
 #define DRIVER_DESC RIG_MEMORY_AT
-#define DRIVER_AVAIL (DRIVER_DESC + 16 * DRIVER_RING)
+#define DRIVER_AVAIL (DRIVER_DESC + UINT64_C(16) * DRIVER_RING)
 #define DRIVER_USED (RIG_MEMORY_AT + 0x1000)
 #define DRIVER_SLOT(slot) (RIG_MEMORY_AT + 0x4000 + 0x1000 * (uint64_t)(slot))
 

@@ -106,7 +106,7 @@ GW_TEST_EACH(virtio_blk, requests_that_were_held_or_offered_are_carried_out_by_w
 {
     begin(param);
     for (unsigned slot = 0; slot < DRIVER_SLOTS; slot++)
-        driver_offer(&driver, slot, 1, slot * 2, (int)(0x10 + slot));
+        driver_offer(&driver, slot, 1, UINT64_C(2) * slot, (int)(0x10 + slot));
     GW_EXPECT_EQ(gw_virtio_blk_step(a.dev, 3, 1),
                  1); /* one is done, three are held, one is in the ring */
     GW_EXPECT_EQ(gw_virtio_blk_held(a.dev), 3);
@@ -116,7 +116,7 @@ GW_TEST_EACH(virtio_blk, requests_that_were_held_or_offered_are_carried_out_by_w
     GW_EXPECT(!disk_has(2, 0x11));
     GW_EXPECT_EQ(gw_virtio_blk_step(b.dev, 8, 8), 4);
     for (unsigned slot = 0; slot < DRIVER_SLOTS; slot++) {
-        GW_EXPECT(disk_has(slot * 2, (int)(0x10 + slot)));
+        GW_EXPECT(disk_has(UINT64_C(2) * slot, (int)(0x10 + slot)));
         GW_EXPECT_EQ(driver_status(&driver, slot), 0);
     }
     GW_EXPECT_EQ(driver_used(&driver), DRIVER_SLOTS);
@@ -131,7 +131,7 @@ GW_TEST(virtio_blk, saving_changes_nothing)
     struct gw_writer first, second;
     begin("modern");
     for (unsigned slot = 0; slot < 3; slot++)
-        driver_offer(&driver, slot, 1, slot * 2, 1);
+        driver_offer(&driver, slot, 1, UINT64_C(2) * slot, 1);
     gw_virtio_blk_step(a.dev, 2, 0);
     GW_EXPECT_EQ(rig_save(&a, &first), 0);
     GW_EXPECT_EQ(rig_save(&a, &second), 0);

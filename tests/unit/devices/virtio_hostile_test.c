@@ -106,7 +106,7 @@ static void add_subsection(const char *name, uint32_t version, const void *value
 {
     uint8_t head[80] = {5, (uint8_t)strlen(name)};
     size_t used = 2 + strlen(name);
-    memcpy(head + 2, name, strlen(name));
+    snprintf((char *)head + 2, sizeof(head) - 2, "%s", name);
     head[used + 3] = (uint8_t)version;
     insert(body_bytes, head, used + 4);
     insert(body_bytes, values, bytes);
@@ -772,7 +772,7 @@ GW_TEST(virtio_hostile, a_back_end_can_do_what_the_guest_uses)
 static void add_rss(uint32_t types, uint16_t count, uint16_t fallback, uint16_t entry)
 {
     uint8_t values[256] = {5, 21};
-    memcpy(values + 2, "virtio-net-device/rss", 21);
+    snprintf((char *)values + 2, sizeof(values) - 2, "virtio-net-device/rss");
     uint8_t *at = values + 23;
     at[3] = 1; /* version */
     at[4] = at[5] = at[6] = 1;
