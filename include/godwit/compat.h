@@ -11,8 +11,8 @@
  * state; the last is compared with its like only.
  *
  * What was not sent was not described, and is taken for what that side does not know. What a stream's
- * description does not say is from which version on a field is sent, and which tests it
- * depends on: where that would decide, a direction is doubtful and not broken. */
+ * description does not say is from which version on a field is sent, and which tests it depends on: where that
+ * would decide, a direction is doubtful and not broken. */
 #ifndef GODWIT_COMPAT_H
 #define GODWIT_COMPAT_H
 
