@@ -18,4 +18,8 @@ foreach(check includes symbols prefix exports spdx space names format)
     COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/selftest.py ${check})
   set_tests_properties(lint.${check} lint.${check}_finds_what_is_broken PROPERTIES LABELS lint TIMEOUT 120)
 endforeach()
+add_test(NAME lint.api COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/api.py --root ${PROJECT_SOURCE_DIR})
+add_test(NAME lint.api_finds_what_is_broken
+  COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/api_selftest.py)
+set_tests_properties(lint.api lint.api_finds_what_is_broken PROPERTIES LABELS lint TIMEOUT 120)
 include(${CMAKE_CURRENT_LIST_DIR}/tidy.cmake)
