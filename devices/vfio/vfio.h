@@ -30,6 +30,7 @@ struct gw_vfio_config {
     bool
         switchover_ack; /* the target is to confirm that initial data was loaded; both sides alike */
     bool announce;      /* source: also send FORMAT and TOTAL, which a godwit target checks */
+    bool parallel;      /* state may go beside the stream too (parallel.h); both sides alike */
     unsigned stall_timeout_ms; /* a driver that gives or takes nothing for so long fails; 0: 10 s */
 };
 
@@ -99,6 +100,14 @@ int gw_vfio_load(struct gw_vfio *vfio, struct gw_reader *r, struct gw_error *err
 int gw_vfio_load_finish(struct gw_vfio *vfio, struct gw_error *err);
 /** gw_vfio_load_cleanup() - after a load that was not finished, the device is reset. */
 void gw_vfio_load_cleanup(struct gw_vfio *vfio);
+
+/* ---- beside the stream (parallel.h) --------------------------------------------------------------- */
+
+/** gw_vfio_save_raw() - after gw_vfio_stop_all(), before save_complete, which then finds nothing left: some
+ *  of the rest. Return: bytes; 0: that was all; negative as save_complete. */
+ssize_t gw_vfio_save_raw(struct gw_vfio *vfio, void *to, size_t bytes_max, struct gw_error *err);
+/** gw_vfio_load_raw() - in the order in which they were read, before load_finish. Return: as gw_vfio_load(). */
+int gw_vfio_load_raw(struct gw_vfio *vfio, const void *data, size_t bytes, struct gw_error *err);
 
 /* ---- all of a guest's -------------------------------------------------------------------------- */
 

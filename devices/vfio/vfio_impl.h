@@ -29,7 +29,7 @@ struct gw_vfio {
     enum gw_vfio_load_step load_step;
     bool init_loaded;
     bool announced, total_seen;
-    uint64_t loaded_bytes;
+    uint64_t loaded_bytes, total_bytes;
 };
 
 int gw_vfio_piece_alloc(struct gw_vfio *vfio, struct gw_error *err);

@@ -149,6 +149,14 @@ static int load_config(struct gw_vfio *v, struct gw_reader *r, struct gw_error *
     return expect_end(v, r, "its configuration", err);
 }
 
+static int check_total(const struct gw_vfio *v, struct gw_error *err)
+{
+    if (v->total_bytes == v->loaded_bytes)
+        return 0;
+    return bad(v, -EBADMSG, "%" PRIu64 " bytes of state came, the source has sent %" PRIu64,
+               v->config.name, v->loaded_bytes, v->total_bytes);
+}
+
 static int load_total(struct gw_vfio *v, struct gw_reader *r, struct gw_error *err)
 {
     uint64_t total = gw_reader_be64(r);
@@ -156,11 +164,11 @@ static int load_total(struct gw_vfio *v, struct gw_reader *r, struct gw_error *e
         return too_short(v, "its total", err);
     if (v->total_seen)
         return bad(v, -EPROTO, "its total comes twice", v->config.name);
-    if (total != v->loaded_bytes)
-        return bad(v, -EBADMSG, "%" PRIu64 " bytes of state came, the source has sent %" PRIu64,
-                   v->config.name, v->loaded_bytes, total);
     v->total_seen = true;
-    return expect_end(v, r, "its total", err);
+    v->total_bytes = total;
+    /* What goes beside the stream may come later: then the end is the time to look. */
+    int rc = v->config.parallel ? 0 : check_total(v, err);
+    return rc < 0 ? rc : expect_end(v, r, "its total", err);
 }
 
 static int load_init(struct gw_vfio *v, struct gw_error *err)
@@ -226,6 +234,21 @@ int gw_vfio_load(struct gw_vfio *v, struct gw_reader *r, struct gw_error *err)
     }
 }
 
+int gw_vfio_load_raw(struct gw_vfio *v, const void *data, size_t bytes, struct gw_error *err)
+{
+    if (!v->config.parallel || v->odev.state != GW_ODEV_RESUMING)
+        return bad(v, -EPROTO, "state comes beside the stream, which was not agreed on",
+                   v->config.name);
+    if (v->load_step == GW_VFIO_LOAD_NEW)
+        return bad(v, -EPROTO, "state comes before its set-up", v->config.name);
+    int rc = feed(v, data, bytes, err);
+    if (rc < 0)
+        return rc;
+    v->loaded_bytes += bytes;
+    v->stats.loaded_bytes += bytes;
+    return 0;
+}
+
 /* ---- the end --------------------------------------------------------------------------------- */
 
 int gw_vfio_load_finish(struct gw_vfio *v, struct gw_error *err)
@@ -233,9 +256,10 @@ int gw_vfio_load_finish(struct gw_vfio *v, struct gw_error *err)
     if (v->announced && !v->total_seen)
         return bad(v, -EBADMSG, "its state ended after %" PRIu64 " bytes, before all was there",
                    v->config.name, v->loaded_bytes);
-    if (v->odev.state != GW_ODEV_RESUMING)
-        return 0;
-    int rc = gw_odev_move(&v->odev, GW_ODEV_STOP, GW_ODEV_ERROR, err);
+    int rc = v->total_seen ? check_total(v, err) : 0;
+    if (rc < 0 || v->odev.state != GW_ODEV_RESUMING)
+        return rc;
+    rc = gw_odev_move(&v->odev, GW_ODEV_STOP, GW_ODEV_ERROR, err);
     if (rc < 0)
         gw_error_hint(err, "the driver found the state invalid or incomplete");
     return rc;

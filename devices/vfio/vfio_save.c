@@ -296,6 +296,19 @@ static int64_t complete_one(struct gw_vfio *v, struct gw_writer *w, uint64_t roo
     return got;
 }
 
+ssize_t gw_vfio_save_raw(struct gw_vfio *v, void *to, size_t bytes_max, struct gw_error *err)
+{
+    int rc = check_transfer(v, err);
+    if (rc == 0)
+        rc = gw_odev_move(&v->odev, GW_ODEV_STOP_COPY, GW_ODEV_STOP, err);
+    if (rc < 0)
+        return rc;
+    ssize_t got = read_some(v, to, bytes_max, true, err);
+    if (got > 0)
+        count(v, (uint64_t)got);
+    return got;
+}
+
 int gw_vfio_save_complete(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_max,
                           struct gw_error *err)
 {

@@ -3,8 +3,10 @@
  * interface it has and what it waits for; then sections, each with two bytes of length and its kind in
  * front. Whatever came: a refusal is whole and names the device, the driver saw nothing that its
  * protocol forbids, and afterwards the device runs, with nothing of it left open. Or the image of a PCI
- * function, which a refusal leaves as it was. */
+ * function, which a refusal leaves as it was. Or packets beside the stream: whatever their order, they are
+ * passed on in theirs, and what waits costs no more than the budget. */
 #include "control/stream.h"
+#include "devices/vfio/parallel.h"
 #include "devices/vfio/pci_config.h"
 #include "devices/vfio/vfio.h"
 #include "tests/fuzz/fuzz.h"
@@ -14,7 +16,7 @@
 
 #define SECTIONS_MAX 64
 
-enum { IS_STAGING = 1, WANTS_ACK = 2, BEGINS_AGAIN = 4, IS_PCI = 8 };
+enum { IS_STAGING = 1, WANTS_ACK = 2, BEGINS_AGAIN = 4, IS_PCI = 8, IS_PARALLEL = 16 };
 
 struct target {
     struct vendor *vendor;
@@ -134,11 +136,64 @@ static void load_pci(struct fuzz_input *in)
     FUZZ_MUST(memcmp(table, table_before, sizeof(table)) == 0 && pending[0] == 0);
 }
 
+#define BUDGET (UINT64_C(8) * 4096)
+
+static uint32_t passed_on;
+static bool config_passed;
+
+static int pass_data(void *ctx, const void *data, size_t bytes, struct gw_error *err)
+{
+    (void)ctx;
+    (void)data;
+    (void)bytes;
+    (void)err;
+    FUZZ_MUST(!config_passed);
+    passed_on++;
+    return 0;
+}
+
+static int pass_config(void *ctx, const void *data, size_t bytes, struct gw_error *err)
+{
+    pass_data(ctx, data, bytes, err);
+    config_passed = true;
+    return 0;
+}
+
+static void take_packets(struct fuzz_input *in)
+{
+    static const struct gw_parallel_sink sink = {
+        .struct_bytes = sizeof(sink), .data = pass_data, .config = pass_config};
+    struct gw_parallel_budget budget = {.bytes = BUDGET};
+    struct gw_parallel_packet packet;
+    struct gw_parallel *parallel = NULL;
+    struct gw_error err = GW_ERROR_INIT;
+    uint8_t head[GW_PARALLEL_HEAD_BYTES] = {0};
+    int rc = 0;
+    passed_on = 0;
+    config_passed = false;
+    memcpy(head, in->at, in->left < sizeof(head) ? in->left : sizeof(head));
+    if (gw_parallel_decode(head, &packet, &err) < 0)
+        fuzz_refused(err.rc, &err);
+    FUZZ_MUST(gw_parallel_new("dev/vfio", &budget, &sink, NULL, &parallel, NULL) == 0);
+    while (in->left > 0 && rc == 0) {
+        struct fuzz_input piece = fuzz_piece(in, fuzz_u8(in));
+        rc = gw_parallel_take(parallel, piece.at, piece.left, &err);
+        FUZZ_MUST(budget.bytes <= BUDGET);
+    }
+    if (rc < 0)
+        fuzz_refused(rc, &err);
+    FUZZ_MUST((gw_parallel_finish(parallel, &err) == 0) == config_passed);
+    gw_parallel_free(parallel);
+    FUZZ_MUST(budget.bytes == BUDGET);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct fuzz_input in = {data, bytes};
     uint8_t kind = fuzz_u8(&in);
-    if (kind & IS_PCI)
+    if (kind & IS_PARALLEL)
+        take_packets(&in);
+    else if (kind & IS_PCI)
         load_pci(&in);
     else
         load_device(&in, kind);
