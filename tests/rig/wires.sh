@@ -17,7 +17,7 @@ for suite in contract rules e2e; do
 done
 # A real guest, by KVM in emulation: here it is no excuse that there is none.
 echo rig-kvm >>"$results/suites"
-GODWIT=$bin/godwit-kvm GODWIT_TEST_KVM=1 timeout -k 5 500 sh "$source/tests/kvm/with_kvm.sh" "$bin/kvm" \
+GODWIT=$bin/godwit-kvm GODWIT_TEST_KVM=1 timeout -k 5 900 sh "$source/tests/kvm/with_kvm.sh" "$bin/kvm" \
     --gtest_filter='guest.arrives_whole*rdma*:guest.goes_*:guest.takes_*:refused.*:slow.*' \
     --gtest_output="xml:$results/rig-kvm.xml" >"$results/rig-kvm.log" 2>&1
 exec python3 "$source/tests/rig/migrate.py" "$bin" "$results" one_host
