@@ -63,7 +63,8 @@ int gw_ofi_ep_fail(struct gw_ofi_ep *e, int rc, enum gw_code code, const char *f
     }
     e->rc = gw_fail_code(&e->err, rc, code, "%s", text);
     gw_error_place(&e->err, "%.64s endpoint %u", e->peer, e->config.index);
-    drain(e);
+    if (e->state >= GW_OFI_HELLO) /* before that nobody can have said anything */
+        drain(e);
     close_fabric_ep(e);
     gw_ofi_queue_flush(&e->queue, rc);
     shutdown(e->fd, SHUT_RDWR); /* so the peer learns of it */
@@ -90,7 +91,7 @@ int gw_ofi_ep_fail_fabric(struct gw_ofi_ep *e, int rc, const char *what)
     case FI_ENETUNREACH:
     case EPIPE:
         return gw_ofi_ep_fail(e, -ECONNRESET, GW_CODE_PEER_LOST,
-                              "the peer closed the connection (%s: %s)", what, fi_strerror(-rc));
+                              "the peer closed the connection (%s: %s)", what, gw_fi_strerror(-rc));
     case FI_ETIMEDOUT:
         return gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, "the peer fell silent (%s)", what);
     default:
@@ -98,9 +99,9 @@ int gw_ofi_ep_fail_fabric(struct gw_ofi_ep *e, int rc, const char *what)
     }
     if (is_gone(e->fd))
         return gw_ofi_ep_fail(e, -ECONNRESET, GW_CODE_PEER_LOST,
-                              "the peer closed the connection (%s: %s)", what, fi_strerror(-rc));
+                              "the peer closed the connection (%s: %s)", what, gw_fi_strerror(-rc));
     return gw_ofi_ep_fail(e, gw_ofi_errno(rc), rc == -FI_ENOMEM ? GW_CODE_NO_MEMORY : GW_CODE_IO,
-                          "%s: %s", what, fi_strerror(-rc));
+                          "%s: %s", what, gw_fi_strerror(-rc));
 }
 
 int gw_ofi_ep_check(struct gw_ofi_ep *e)

@@ -49,7 +49,7 @@ int gw_ofi_errno(int rc)
 int gw_ofi_fail(struct gw_error *err, int rc, const char *what)
 {
     return gw_fail_code(err, gw_ofi_errno(rc), rc == -FI_ENOMEM ? GW_CODE_NO_MEMORY : GW_CODE_IO,
-                        "%s: %s", what, fi_strerror(-rc));
+                        "%s: %s", what, gw_fi_strerror(-rc));
 }
 
 /* ---- asking --------------------------------------------------------------------------------- */
@@ -74,7 +74,7 @@ static int refuse_provider(const char *provider, int rc, struct gw_error *err)
         return gw_ofi_fail(err, rc, "fi_getinfo");
     gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
                  "libfabric has no provider '%s' here that can write a peer's memory: %s", provider,
-                 fi_strerror(-rc));
+                 gw_fi_strerror(-rc));
     gw_error_hint(err, "'fi_info -t FI_EP_RDM -c FI_RMA' lists them; tcp;ofi_rxm is everywhere");
     return -EOPNOTSUPP;
 }
@@ -92,7 +92,7 @@ static int refuse_endpoint_keys(const char *provider, struct gw_error *err)
 /* @node: the local address to use, NULL: any. The caller's to free. 0, or libfabric's error. */
 static int ask(const char *provider, const char *node, int mr_mode, struct fi_info **info)
 {
-    struct fi_info *hints = fi_allocinfo();
+    struct fi_info *hints = gw_fi_allocinfo();
     size_t quirk = quirk_of(provider);
     if (!hints)
         return -FI_ENOMEM;
@@ -107,26 +107,29 @@ static int ask(const char *provider, const char *node, int mr_mode, struct fi_in
     hints->rx_attr->size = GW_OFI_RECEIVES; /* ofi_rxm buffers 16 KiB for each */
     hints->fabric_attr->prov_name = strdup(provider);
     int rc = hints->fabric_attr->prov_name
-                 ? fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info)
+                 ? gw_fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info)
                  : -FI_ENOMEM;
     if (rc == -FI_ENODATA) { /* then it keeps messages in order, and fences are held */
         hints->tx_attr->msg_order = FI_ORDER_SAS;
-        rc = fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info);
+        rc = gw_fi_getinfo(GW_OFI_API, node, NULL, node ? FI_SOURCE : 0, hints, info);
     }
-    fi_freeinfo(hints);
+    gw_fi_freeinfo(hints);
     return rc;
 }
 
 static int find(const char *provider, const char *node, struct fi_info **info, struct gw_error *err)
 {
+    int rc = gw_ofi_library(err);
+    if (rc < 0)
+        return rc;
     if (strcmp(provider, "shm") == 0 && check_shm(err) < 0)
         return -EOPNOTSUPP;
-    int rc = ask(provider, node, MR_MODES, info);
+    rc = ask(provider, node, MR_MODES, info);
     if (rc == 0)
         return 0;
     struct fi_info *other;
     if (rc == -FI_ENODATA && ask(provider, node, MR_MODES | FI_MR_ENDPOINT, &other) == 0) {
-        fi_freeinfo(other);
+        gw_fi_freeinfo(other);
         return refuse_endpoint_keys(provider, err);
     }
     return refuse_provider(provider, rc, err);
@@ -137,7 +140,7 @@ int gw_ofi_check(const char *provider, struct gw_error *err)
     struct fi_info *info;
     int rc = find(provider, NULL, &info, err);
     if (rc == 0)
-        fi_freeinfo(info);
+        gw_fi_freeinfo(info);
     return rc;
 }
 
@@ -177,7 +180,7 @@ int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, st
     if (rc < 0)
         return rc;
     gw_assert(mine.info != NULL);
-    rc = fi_fabric(mine.info->fabric_attr, &mine.fabric, NULL);
+    rc = gw_fi_fabric(mine.info->fabric_attr, &mine.fabric, NULL);
     if (rc == 0)
         rc = fi_domain(mine.fabric, mine.info, &mine.domain, NULL);
     if (rc < 0) {
@@ -205,6 +208,6 @@ void gw_ofi_fabric_close(struct gw_ofi_fabric *f)
     if (f->fabric)
         gw_assert(fi_close(&f->fabric->fid) == 0);
     if (f->info)
-        fi_freeinfo(f->info);
+        gw_fi_freeinfo(f->info);
     *f = (struct gw_ofi_fabric){.info = NULL};
 }

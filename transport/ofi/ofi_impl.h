@@ -17,6 +17,7 @@
 
 #include "transport/backends.h"
 #include "transport/ofi/ofi_card.h"
+#include "transport/ofi/ofi_library.h"
 
 #include <pthread.h>
 #include <rdma/fabric.h>

@@ -114,7 +114,8 @@ static int reg(struct gw_ofi_domain *d, void *addr, size_t bytes, uint64_t acces
     if (rc == 0)
         return 0;
     gw_fail_code(err, gw_ofi_errno(rc), rc == -FI_ENOMEM ? GW_CODE_NO_MEMORY : GW_CODE_IO,
-                 "register %zu bytes with provider '%s': %s", bytes, d->provider, fi_strerror(-rc));
+                 "register %zu bytes with provider '%s': %s", bytes, d->provider,
+                 gw_fi_strerror(-rc));
     if (rc == -FI_ENOMEM && d->fabric.pins)
         gw_error_hint(err, "raise the memlock limit: 'ulimit -l unlimited', or LimitMEMLOCK=");
     return gw_ofi_errno(rc);

@@ -3,6 +3,7 @@
  * and remote writes between unconnected endpoints), and whether each opens. A provider that is known
  * to carry migrations and is not offered here is told too, with what it waits for. */
 #include "core/base/error.h"
+#include "transport/ofi/ofi_library.h"
 #include "transport/wire_report.h"
 
 #include <rdma/fabric.h>
@@ -30,7 +31,7 @@ static const struct provider {
 
 static struct fi_info *get_info(int *rc)
 {
-    struct fi_info *hints = fi_allocinfo(), *info = NULL;
+    struct fi_info *hints = gw_fi_allocinfo(), *info = NULL;
 
     *rc = -FI_ENOMEM;
     if (!hints)
@@ -40,8 +41,8 @@ static struct fi_info *get_info(int *rc)
     hints->ep_attr->type = FI_EP_RDM;
     hints->domain_attr->mr_mode =
         FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
-    *rc = fi_getinfo(GW_REPORT_FI_VERSION, NULL, NULL, 0, hints, &info);
-    fi_freeinfo(hints);
+    *rc = gw_fi_getinfo(GW_REPORT_FI_VERSION, NULL, NULL, 0, hints, &info);
+    gw_fi_freeinfo(hints);
     return *rc == 0 ? info : NULL;
 }
 
@@ -49,7 +50,7 @@ static int try_open(struct fi_info *info)
 {
     struct fid_fabric *fabric = NULL;
     struct fid_domain *domain = NULL;
-    int rc = fi_fabric(info->fabric_attr, &fabric, NULL);
+    int rc = gw_fi_fabric(info->fabric_attr, &fabric, NULL);
 
     if (rc == 0)
         rc = fi_domain(fabric, info, &domain, NULL);
@@ -114,7 +115,7 @@ static void report_provider(struct fi_info *info, const struct provider *provide
     list_domains(info, provider->name, domains, sizeof(domains));
     if (rc != 0)
         gw_find_bad(all, topic, false, &fix, "offered on%s, and does not open: %s", domains,
-                    fi_strerror(-rc));
+                    gw_fi_strerror(-rc));
     else if (strcmp(provider->name, "shm") == 0 && !shm_is_free(&fix))
         gw_find_bad(all, topic, false, &fix,
                     "kernel.yama.ptrace_scope forbids it between two "
@@ -130,10 +131,16 @@ void gw_ofi_report(bool needed, struct gw_findings *all)
     unsigned offered = 0;
     int rc;
 
+    struct gw_error err = GW_ERROR_INIT;
+    if (gw_ofi_library(&err) < 0) {
+        gw_fix_command(&fix, "%sapt-get install libfabric1", gw_fix_sudo());
+        gw_find_bad(all, "ofi", needed, &fix, "%s", err.message);
+        return;
+    }
     info = get_info(&rc);
     for (size_t i = 0; i < KNOWN_COUNT; i++)
         offered += find(info, known[i].name) != NULL;
-    uint32_t version = fi_version();
+    uint32_t version = gw_fi_version();
     if (offered > 0)
         gw_find_ok(all, "ofi", needed, "libfabric %u.%u, %u provider%s to take", FI_MAJOR(version),
                    FI_MINOR(version), offered, offered == 1 ? "" : "s");
@@ -141,8 +148,9 @@ void gw_ofi_report(bool needed, struct gw_findings *all)
         gw_find_bad(all, "ofi", needed, &fix,
                     "libfabric %u.%u offers no provider with remote "
                     "writes: %s",
-                    FI_MAJOR(version), FI_MINOR(version), rc ? fi_strerror(-rc) : "none is known");
+                    FI_MAJOR(version), FI_MINOR(version),
+                    rc ? gw_fi_strerror(-rc) : "none is known");
     for (size_t i = 0; offered > 0 && i < KNOWN_COUNT; i++)
         report_provider(info, &known[i], all);
-    fi_freeinfo(info);
+    gw_fi_freeinfo(info);
 }
