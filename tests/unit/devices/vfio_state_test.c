@@ -94,6 +94,7 @@ GW_TEST(vfio_state, a_driver_goes_wherever_there_is_a_way)
 
 struct broken_move {
     enum vendor_fault fault;
+    unsigned times;
     bool reset_too;
     enum gw_odev_state recover;
     enum gw_odev_state ends; /* the state it is in afterwards */
@@ -110,7 +111,7 @@ static void break_a_move(const struct broken_move *b, enum rig_front front)
     odev.dev = front == RIG_STAGING ? (void *)rig.src.staging : (void *)rig.src.feature;
     GW_EXPECT_EQ(gw_odev_init(&odev, NULL), 0);
     GW_EXPECT_EQ(gw_odev_move(&odev, GW_ODEV_PRE_COPY, GW_ODEV_RUNNING, NULL), 0);
-    vendor_break(rig.src.vendor, b->fault, 1, 1);
+    vendor_break(rig.src.vendor, b->fault, 1, b->times);
     if (b->reset_too)
         vendor_break(rig.src.vendor, VENDOR_RESET_FAILS, 1, 1);
     GW_EXPECT_LT(gw_odev_move(&odev, GW_ODEV_STOP_COPY, b->recover, &rig.err), 0);
@@ -128,11 +129,12 @@ static void break_a_move(const struct broken_move *b, enum rig_front front)
 GW_TEST(vfio_state, a_refused_move_is_taken_back_or_ends_in_a_reset)
 {
     static const struct broken_move moves[] = {
-        {VENDOR_STATE_REFUSED, false, GW_ODEV_STOP, GW_ODEV_STOP, 1, 0},
-        {VENDOR_STATE_MIDDLE, false, GW_ODEV_STOP, GW_ODEV_STOP, 1, 0},
-        {VENDOR_STATE_ERROR, false, GW_ODEV_STOP, GW_ODEV_RUNNING, 0, 1},
-        {VENDOR_STATE_REFUSED, false, GW_ODEV_ERROR, GW_ODEV_RUNNING, 0, 1},
-        {VENDOR_STATE_ERROR, true, GW_ODEV_STOP, GW_ODEV_ERROR, 0, 0},
+        {VENDOR_STATE_REFUSED, 1, false, GW_ODEV_STOP, GW_ODEV_STOP, 1, 0},
+        {VENDOR_STATE_REFUSED, 2, false, GW_ODEV_STOP, GW_ODEV_RUNNING, 0, 1}, /* that too */
+        {VENDOR_STATE_MIDDLE, 1, false, GW_ODEV_STOP, GW_ODEV_STOP, 1, 0},
+        {VENDOR_STATE_ERROR, 1, false, GW_ODEV_STOP, GW_ODEV_RUNNING, 0, 1},
+        {VENDOR_STATE_REFUSED, 1, false, GW_ODEV_ERROR, GW_ODEV_RUNNING, 0, 1},
+        {VENDOR_STATE_ERROR, 1, true, GW_ODEV_STOP, GW_ODEV_ERROR, 0, 0},
     };
     for (size_t i = 0; i < sizeof(moves) / sizeof(moves[0]); i++) {
         break_a_move(&moves[i], RIG_STAGING);
