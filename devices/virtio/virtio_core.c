@@ -207,7 +207,7 @@ void gw_virtio_notify_config(struct gw_virtio *dev)
 {
     if (!(dev->status & GW_VIRTIO_S_DRIVER_OK))
         return;
-    dev->isr |= 3;
+    dev->isr |= 2;
     dev->generation++;
     dev->bus->notify(dev, dev->config_vector);
 }

@@ -87,7 +87,7 @@ static uint32_t read_queue(struct gw_virtio *dev, uint64_t offset)
         return 0;
     switch (offset) {
     case R_QUEUE_MAX:
-        return vq->num > 0 || vq->desc == 0 ? vq->num_max : 0;
+        return vq->num_max;
     case R_QUEUE_PFN:
         return mmio->is_legacy ? (uint32_t)(vq->desc >> mmio->page_shift) : 0;
     case R_QUEUE_READY:

@@ -72,7 +72,7 @@ static void notify(struct gw_virtio *dev, uint16_t vector)
             dev->host.message(dev->host.opaque, vector);
         return;
     }
-    pci->pins[0] = dev->isr & 1;
+    pci->pins[0] = dev->isr != 0;
     if (dev->host.interrupt)
         dev->host.interrupt(dev->host.opaque, pci->pins[0] != 0);
 }

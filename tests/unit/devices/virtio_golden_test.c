@@ -65,6 +65,21 @@ GW_TEST(virtio_golden, a_live_queue_is_where_it_was)
     done();
 }
 
+GW_TEST(virtio_golden, a_pin_follows_what_the_guest_has_not_acknowledged)
+{
+    GW_ASSERT_EQ(rig_init(&rig, rig_scene("pci-old-blk")), 0);
+    body = rig_golden(&rig, GW_TEST_SOURCE, "pci-old-blk", &body_bytes);
+    GW_ASSERT(body != NULL);
+    body[312] = 1; /* isr; MSI-X is off */
+    GW_EXPECT_EQ(rig_load(&rig, body, body_bytes, &left), 0);
+    GW_EXPECT(rig.line && rig.messages == 0);
+    body[4 + 0x43] |= 0x80; /* it is on: no line then */
+    body[312] = 0;
+    GW_EXPECT_EQ(rig_load(&rig, body, body_bytes, &left), 0);
+    GW_EXPECT_EQ(rig.raises, 1);
+    done();
+}
+
 GW_TEST(virtio_golden, a_request_that_was_held_is_held)
 {
     GW_EXPECT_EQ(load_golden("mmio-held-blk"), 0);

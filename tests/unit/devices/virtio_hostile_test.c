@@ -276,6 +276,22 @@ GW_TEST(virtio_hostile, an_alignment_is_a_power_of_two_up_to_a_mebibyte)
     end();
 }
 
+/* Not hostile, but odd: with so small an alignment the standard's used ring begins four bytes later. */
+GW_TEST(virtio_hostile, a_legacy_used_ring_is_where_qemu_has_it_or_where_the_standard_has_it)
+{
+    struct virtio_scene scene = *rig_scene("mmio-legacy-blk");
+    for (unsigned i = 0; i < 2; i++) {
+        scene.flags = i == 0 ? 0 : GW_VIRTIO_STANDARD_RINGS;
+        begin_as(&scene, "mmio-legacy-blk");
+        put(AT_ALIGN, 4, 4);
+        rig.memory[292 + 4 * i + 2] = 3; /* its used index */
+        accepted(false);
+        GW_EXPECT_EQ(rig.dev->queues[0].used, RIG_MEMORY_AT + 292 + 4 * i);
+        GW_EXPECT_EQ(rig.logs, 1);
+        end();
+    }
+}
+
 GW_TEST(virtio_hostile, a_page_shift_is_at_most_31)
 {
     begin("mmio-legacy-blk");
