@@ -8,8 +8,8 @@
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
-#define PART_BYTES (UINT64_C(1) << 20)
-#define BATCH_BYTES (UINT64_C(4) << 20) /* made at a time, and waiting at a time */
+#define PART_BYTES ((UINT64_C(1) << 20) - (16u << 10)) /* with its head, one message of the wire */
+#define BATCH_BYTES (UINT64_C(4) << 20)                /* made at a time, and waiting at a time */
 
 /* ---- a batch -------------------------------------------------------------------------------------- */
 

@@ -32,6 +32,16 @@ struct gw_loading { /* one device of this guest */
     bool needs_ack; /* and has not given one */
 };
 
+/* Sections that one callback loads: fewer ways to the loop's thread and back, inside the downtime. */
+#define GW_LOADS_MAX 32u
+
+struct gw_load {
+    struct gw_item *item;      /* where body lies */
+    struct gw_section section; /* of PART and END: with what START said */
+    struct gw_reader body;
+    bool acked; /* the callback's, while it runs */
+};
+
 enum gw_target_step {
     GW_TGT_LISTEN,  /* no session: HELLO of some candidate */
     GW_TGT_OFFER,   /* hello done: block offers and page endpoints arrive */
@@ -179,9 +189,10 @@ struct gw_target {
     unsigned items_waiting;
     bool ram_ended, eof_seen;
     uint64_t items_taken;
-    struct gw_item *loading;           /* the section whose load() runs */
-    struct gw_section loading_section; /* of PART and END: with what START said */
-    struct gw_reader loading_body;
+    struct gw_load loads[GW_LOADS_MAX]; /* taken, in order; the callback's while it runs */
+    unsigned load_count;
+    size_t load_bytes;
+    bool is_loading;
     struct gw_loading *loadings; /* a device each, as many as gw_devices */
     uint32_t acks_missing, acks_given;
     bool devices_complete, devices_cleaned; /* load_complete, load_cleanup */
@@ -278,8 +289,12 @@ int gw_target_set_up_devices(struct gw_target *tgt, struct gw_error *err); /* th
 /* May @section be loaded now? PART and END are given what their START said. -EPROTO with err. */
 int gw_target_check_section(struct gw_target *tgt, struct gw_section *section,
                             struct gw_error *err);
-/* Load tgt->loading. */
-void gw_target_load(struct gw_target *tgt);
+/* Gather @item, whose section may be loaded now; it is taken over. */
+void gw_target_gather(struct gw_target *tgt, struct gw_item *item, const struct gw_section *section,
+                      const struct gw_reader *body);
+bool gw_target_may_gather(const struct gw_target *tgt); /* one more */
+void gw_target_load(struct gw_target *tgt);             /* what was gathered */
+void gw_target_drop_loads(struct gw_target *tgt);
 void gw_target_say_loaded(struct gw_target *tgt);
 bool gw_target_complete_devices(
     struct gw_target *tgt); /* true: done; else gw_target_next_item() comes */

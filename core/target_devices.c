@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The table of devices at the target (godwit/device.h): which section may be loaded when, the loads
- * themselves, one at a time on the loop's thread, acknowledgements, and what comes before and after all of
+ * themselves, as many as are there in one callback on the loop's thread, acknowledgements, and what comes before and after all of
  * them. Early state, BEGIN and PART are loaded while memory arrives, all else once nobody can write
  * it any more (rule 10). A source with such devices hears of each section that is loaded (LOADED). */
 #include "core/target.h"
@@ -9,6 +9,8 @@
 
 #include <inttypes.h>
 #include <string.h>
+
+#define LOADS_BYTES (UINT64_C(512) << 10) /* of many small ones; the last of them may be longer */
 
 /* ---- before any section ---------------------------------------------------------------------------- */
 
@@ -86,14 +88,42 @@ int gw_target_check_section(struct gw_target *tgt, struct gw_section *section, s
 
 /* ---- loading --------------------------------------------------------------------------------------- */
 
-static int load_run(struct gw_target *tgt, struct gw_error *err)
+bool gw_target_may_gather(const struct gw_target *tgt)
 {
-    return gw_savevm_load(&tgt->devices, &tgt->loading_section, &tgt->loading_body, err);
+    return tgt->load_count < GW_LOADS_MAX && tgt->load_bytes < LOADS_BYTES;
 }
 
-static int acknowledged(struct gw_target *tgt, struct gw_error *err)
+void gw_target_gather(struct gw_target *tgt, struct gw_item *item, const struct gw_section *section,
+                      const struct gw_reader *body)
 {
-    const struct gw_section *section = &tgt->loading_section;
+    gw_assert(tgt->load_count < GW_LOADS_MAX && !tgt->is_loading);
+    tgt->loads[tgt->load_count++] =
+        (struct gw_load){.item = item, .section = *section, .body = *body};
+    tgt->load_bytes += item->bytes;
+}
+
+void gw_target_drop_loads(struct gw_target *tgt)
+{
+    for (unsigned i = 0; i < tgt->load_count; i++)
+        gw_free(tgt->loads[i].item);
+    tgt->load_count = 0;
+    tgt->load_bytes = 0;
+}
+
+static int load_run(struct gw_target *tgt, struct gw_error *err)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < tgt->load_count && rc >= 0; i++) {
+        struct gw_load *load = &tgt->loads[i];
+        rc = gw_savevm_load(&tgt->devices, &load->section, &load->body, err);
+        load->acked = rc == GW_DEVICE_ACK;
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int acknowledged(struct gw_target *tgt, const struct gw_section *section,
+                        struct gw_error *err)
+{
     const struct gw_device_desc *device =
         gw_devices_find(&tgt->devices, section->idstr, section->instance_id);
     gw_assert(device);
@@ -110,17 +140,29 @@ static int acknowledged(struct gw_target *tgt, struct gw_error *err)
     return 0;
 }
 
+static int take_acks(struct gw_target *tgt, struct gw_error *err)
+{
+    int rc = 0;
+    for (unsigned i = 0; i < tgt->load_count && rc == 0; i++) {
+        if (tgt->loads[i].acked)
+            rc = acknowledged(tgt, &tgt->loads[i].section, err);
+    }
+    return rc;
+}
+
 static void load_finished(struct gw_target *tgt, int rc)
 {
     struct gw_error err = GW_ERROR_INIT;
-    gw_free(tgt->loading);
-    tgt->loading = NULL;
+    tgt->is_loading = false;
     if (tgt->step == GW_TGT_LOAD)
         tgt->load_ns += tgt->call.took_ns;
-    else if (tgt->step != GW_TGT_ACTIVE)
+    if (tgt->step != GW_TGT_LOAD && tgt->step != GW_TGT_ACTIVE) {
+        gw_target_drop_loads(tgt);
         return;
-    if (rc == GW_DEVICE_ACK)
-        rc = acknowledged(tgt, &err);
+    }
+    if (rc == 0)
+        rc = take_acks(tgt, &err);
+    gw_target_drop_loads(tgt);
     if (rc < 0) {
         gw_target_fail(tgt, gw_error_is_set(&err) ? &err : &tgt->call.err);
         return;
@@ -132,6 +174,7 @@ static void load_finished(struct gw_target *tgt, int rc)
 
 void gw_target_load(struct gw_target *tgt)
 {
+    tgt->is_loading = true;
     gw_target_ask(tgt, load_run, load_finished);
 }
 

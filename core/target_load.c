@@ -136,8 +136,7 @@ void gw_target_drop_items(struct gw_target *tgt)
         gw_free(item);
     }
     tgt->items_last = &tgt->items_first;
-    gw_free(tgt->loading);
-    tgt->loading = NULL;
+    gw_target_drop_loads(tgt);
     gw_stream_order_free(tgt->order);
     tgt->order = NULL;
 }
@@ -256,17 +255,15 @@ static int take_ram(struct gw_target *tgt, const struct gw_section *section, str
 }
 
 static int take_section(struct gw_target *tgt, struct gw_item *item, struct gw_section *section,
-                        struct gw_reader *body, struct gw_error *err)
+                        struct gw_reader *body, bool *kept, struct gw_error *err)
 {
     int rc = gw_target_check_section(tgt, section, err);
     if (rc < 0)
         return rc;
     if (strcmp(section->idstr, GW_RAM_NAME) == 0)
         return take_ram(tgt, section, body, err);
-    tgt->loading = item;
-    tgt->loading_section = *section;
-    tgt->loading_body = *body;
-    gw_target_load(tgt);
+    gw_target_gather(tgt, item, section, body);
+    *kept = true;
     return 0;
 }
 
@@ -280,8 +277,8 @@ static int take_eof(struct gw_target *tgt, struct gw_error *err)
     return 0;
 }
 
-/* Takes @item over if a device is being loaded from it (tgt->loading). */
-static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_error *err)
+/* *@kept: a device will be loaded from it. */
+static int take_item(struct gw_target *tgt, struct gw_item *item, bool *kept, struct gw_error *err)
 {
     enum gw_item_type type;
     struct gw_section section = {0};
@@ -303,7 +300,7 @@ static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_erro
     case GW_ITEM_PART:
     case GW_ITEM_END:
     case GW_ITEM_FULL:
-        return take_section(tgt, item, &section, &body, err);
+        return take_section(tgt, item, &section, &body, kept, err);
     case GW_ITEM_EOF:
         return take_eof(tgt, err);
     case GW_ITEM_DESCRIPTION:
@@ -316,9 +313,20 @@ static int take_item(struct gw_target *tgt, struct gw_item *item, struct gw_erro
 
 static void maybe_prepared(struct gw_target *tgt);
 
+/* Behind what is to be loaded: only what is loaded as well. */
+static bool may_follow(const struct gw_target *tgt, enum gw_item_type type)
+{
+    if (tgt->load_count == 0)
+        return true;
+    bool is_section = type == GW_ITEM_START || type == GW_ITEM_PART || type == GW_ITEM_FULL ||
+                      (type == GW_ITEM_END && tgt->step == GW_TGT_LOAD);
+    return is_section && gw_target_may_gather(tgt);
+}
+
 static bool may_take(const struct gw_target *tgt)
 {
-    if (!tgt->items_first || tgt->loading)
+    if (!tgt->items_first || tgt->is_loading ||
+        !may_follow(tgt, (enum gw_item_type)tgt->items_first->data[0]))
         return false;
     if (tgt->step == GW_TGT_LOAD)
         return true;
@@ -339,14 +347,17 @@ void gw_target_next_item(struct gw_target *tgt)
         tgt->items_waiting--;
         if (tgt->channel)
             gw_channel_release(tgt->channel, item->bytes);
-        int rc = take_item(tgt, item, &err);
-        if (tgt->loading != item)
+        bool kept = false;
+        int rc = take_item(tgt, item, &kept, &err);
+        if (!kept)
             gw_free(item);
         if (rc < 0) {
             gw_target_fail(tgt, &err);
             return;
         }
     }
+    if (tgt->load_count > 0 && !tgt->is_loading)
+        gw_target_load(tgt);
     maybe_prepared(tgt);
 }
 
@@ -367,7 +378,7 @@ static int check_digest(struct gw_target *tgt, struct gw_error *err)
 static void maybe_prepared(struct gw_target *tgt)
 {
     struct gw_error err = GW_ERROR_INIT;
-    if (!tgt->prepare_seen || !tgt->eof_seen || tgt->loading || tgt->items_first ||
+    if (!tgt->prepare_seen || !tgt->eof_seen || tgt->load_count > 0 || tgt->items_first ||
         tgt->step != GW_TGT_LOAD)
         return;
     if (tgt->prepare_fence != tgt->fence) {

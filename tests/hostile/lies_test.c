@@ -187,7 +187,6 @@ static size_t credit_of(const struct lie *lie, const struct gw_message *honest, 
     return encode(&msg, bytes);
 }
 
-/* This source's devices all wait for the pause: it asked for no LOADED. */
 static size_t loaded_of(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
 {
     struct gw_message msg = {.type = GW_MSG_LOADED};
@@ -394,7 +393,7 @@ static const struct lie lies[] = {
 
     {"loaded_unasked",       S, GW_MSG_JOINED, 1, loaded_of, .on = ON_CONTROL, .value = 1, .heard = "none was asked about"},
     {"loaded_too_many",      S, GW_MSG_LOADED, 2, loaded_items, true, .value = UINT64_MAX, .heard = "LOADED 18446744073709551615", .has_handlers = true},
-    {"loaded_back",          S, GW_MSG_LOADED, 3, loaded_items, true, .value = 0, .heard = "LOADED 0 of the stream's items", .has_handlers = true},
+    {"loaded_back",          S, GW_MSG_PREPARED, 1, loaded_of, .on = ON_CONTROL, .value = 0, .heard = "LOADED 0 of the stream's items", .has_handlers = true},
     {"loaded_again",         S, GW_MSG_LOADED, 2, again, .heard = NULL, .has_handlers = true},
     {"loaded_lost",          S, GW_MSG_LOADED, 2, NULL, true, .heard = NULL, .has_handlers = true},
     {"start_lost",           T, GW_MSG_STREAM, 3, NULL, true, .heard = "section 3, which is not open", .has_handlers = true},
