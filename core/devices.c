@@ -43,7 +43,7 @@ bool gw_device_is_needed(const struct gw_device_desc *device)
 static int check_handlers(const struct gw_device_desc *desc, struct gw_error *err)
 {
     const struct gw_device_ops *ops = desc->ops;
-    if (ops->struct_bytes < sizeof(*ops))
+    if (ops->struct_bytes <= offsetof(struct gw_device_ops, is_active))
         return gw_fail(err, -EINVAL, "device '%s': struct_bytes of its handlers is not set",
                        desc->name);
     if (desc->flags & GW_DEVICE_EARLY)
@@ -114,7 +114,8 @@ static int add(struct gw_devices *devices, struct gw_device_desc *desc, struct g
         return gw_fail(err, -ENOMEM, "device '%s': register", desc->name);
     }
     if (ops)
-        *ops = *desc->ops;
+        memcpy(ops, desc->ops,
+               desc->ops->struct_bytes < sizeof(*ops) ? desc->ops->struct_bytes : sizeof(*ops));
     desc->name = name;
     desc->ops = ops;
     unsigned at = devices->count;

@@ -113,7 +113,7 @@ struct gw_handling {        /* one device in this migration; as many, and in ord
     bool is_active;         /* takes part, by its handlers: BEGIN was written */
     bool is_done;           /* in this round */
     bool has_ended;         /* END was written */
-    bool is_saved;          /* FULL was written, early */
+    bool is_saved;          /* FULL was written early, or is not to be */
     uint64_t pending_bytes; /* as last asked */
     uint64_t round_left_bytes; /* what was pending when the round began, less what it wrote since */
 };

@@ -105,10 +105,11 @@ static int setup_one(struct gw_source *src, unsigned i, struct gw_error *err)
 {
     const struct gw_device_desc *device = &src->devices.list[i];
     struct gw_handling *h = &src->handlings[i];
-    h->is_active = sends_before_pause(device) &&
-                   (!device->ops->is_active || device->ops->is_active(device->opaque));
-    h->is_saved = gw_device_is_early(device);
-    if (!h->is_active && (!h->is_saved || !gw_device_is_needed(device)))
+    bool early = gw_device_is_early(device);
+    bool sends = sends_before_pause(device);
+    h->is_active = sends && (!device->ops->is_active || device->ops->is_active(device->opaque));
+    h->is_saved = early || (sends && !h->is_active); /* now, or not at all */
+    if (!h->is_active && (!early || !gw_device_is_needed(device)))
         return 0;
     struct gw_source_item *item = gw_source_make_item(src, err);
     if (!item)

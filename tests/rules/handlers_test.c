@@ -402,8 +402,9 @@ GW_TEST(handlers, device_that_is_not_active_has_no_sections)
     struct store *store = add_store(scene, "idle", 0, 0);
     scene->source_ops.is_active = says_no;
     scene->target_ops.load_complete = NULL;
-    open_scene(scene, 0);
+    open_scene(scene, 1); /* nor is its save called */
     expect_moved(scene);
+    GW_EXPECT_STREQ(scene->source_log, "pause() cleanup(idle) ");
     GW_EXPECT_EQ(store->setups, 0);
     GW_EXPECT_EQ(store->ends, 0);
     GW_EXPECT_EQ(store->load_setups, 1);
