@@ -638,7 +638,7 @@ GW_TEST(handlers, the_same_source_migrates_after_a_failure)
     close_scene(scene);
 }
 
-GW_TEST(handlers, target_that_knows_the_device_by_one_section_refuses)
+GW_TEST(handlers, device_that_the_target_does_not_have_is_refused)
 {
     struct scene *scene = new_scene();
     struct pair *pair = &scene->pair;
@@ -656,7 +656,7 @@ GW_TEST(handlers, target_that_knows_the_device_by_one_section_refuses)
     pair_start(pair);
     GW_EXPECT(pair_finish(pair, SECONDS));
     GW_EXPECT_STREQ(pair->target_err.message, "section 'more' instance 0: no such device here");
-    GW_EXPECT(pair->source_runs && pair->pauses == 0);
+    GW_EXPECT(pair->source_runs && pair->resumes == pair->pauses); /* so little may be through */
     scene->target_ops.load_cleanup = NULL;
     close_scene(scene);
 }
