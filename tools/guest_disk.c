@@ -176,6 +176,17 @@ static uint16_t *ring_word(struct gw_guest_disk *disk, unsigned q, uint64_t offs
     return (uint16_t *)(void *)(disk->memory.host + ring_at(q) + offset);
 }
 
+/* Who sees an index sees what is behind it: these pair with the device's. */
+GW_GUEST_RACES static void store_index(uint16_t *at, uint16_t value)
+{
+    __atomic_store_n(at, htole16(value), __ATOMIC_RELEASE);
+}
+
+static uint16_t load_index(const uint16_t *at)
+{
+    return le16toh(__atomic_load_n(at, __ATOMIC_ACQUIRE));
+}
+
 struct header {
     uint32_t type, priority;
     uint64_t sector;
@@ -202,8 +213,7 @@ GW_GUEST_RACES static void offer(struct gw_guest_disk *disk, unsigned q, unsigne
     *ring_word(disk, q, RING_AVAIL + 4 + 2 * (queue->avail % RING)) = htole16((uint16_t)(3 * s));
     queue->avail++;
     queue->in_flight++;
-    /* Release: who sees the index sees the request. Pairs with the device's acquire. */
-    __atomic_store_n(ring_word(disk, q, RING_AVAIL + 2), htole16(queue->avail), __ATOMIC_RELEASE);
+    store_index(ring_word(disk, q, RING_AVAIL + 2), queue->avail);
 }
 
 static bool is_in_flight(const struct queue *queue, uint64_t block)
@@ -272,7 +282,7 @@ GW_GUEST_RACES static void take_back(struct gw_guest_disk *disk, unsigned q, uns
 GW_GUEST_RACES static unsigned reap(struct gw_guest_disk *disk, unsigned q)
 {
     struct queue *queue = &head_of(disk)->queues[q];
-    uint16_t used = le16toh(__atomic_load_n(ring_word(disk, q, RING_USED + 2), __ATOMIC_ACQUIRE));
+    uint16_t used = load_index(ring_word(disk, q, RING_USED + 2));
     unsigned count = 0;
     for (; queue->used != used && count < RING; queue->used++, count++) {
         uint32_t id;

@@ -53,7 +53,7 @@ static uint16_t load16(const struct gw_virtio *dev, uint64_t address)
     return at ? order16(dev, __atomic_load_n(at, __ATOMIC_SEQ_CST)) : 0;
 }
 
-static void store16(const struct gw_virtio *dev, uint64_t address, uint16_t value)
+GW_VIRTIO_RACES static void store16(const struct gw_virtio *dev, uint64_t address, uint16_t value)
 {
     uint16_t *at = map(dev, address, 2);
     if (!at)
@@ -295,6 +295,13 @@ static bool wants_interrupt(const struct gw_virtio *dev, struct gw_virtqueue *vq
     return !valid || (uint16_t)(vq->used_idx - event - 1) < (uint16_t)(vq->used_idx - was);
 }
 
+GW_VIRTIO_RACES static void put_used(const struct gw_virtio *dev, uint32_t *entry, uint32_t head,
+                                     uint32_t bytes)
+{
+    entry[0] = order32(dev, head);
+    entry[1] = order32(dev, bytes);
+}
+
 void gw_virtqueue_push(struct gw_virtio *dev, struct gw_virtio_element *element, uint32_t bytes)
 {
     struct gw_virtqueue *vq = &dev->queues[element->queue];
@@ -305,8 +312,7 @@ void gw_virtqueue_push(struct gw_virtio *dev, struct gw_virtio_element *element,
     uint64_t at = vq->used + 4 + UINT64_C(8) * (vq->used_idx % vq->num);
     uint32_t *entry = map(dev, at, 8);
     if (entry) {
-        entry[0] = order32(dev, element->head);
-        entry[1] = order32(dev, bytes);
+        put_used(dev, entry, element->head, bytes);
         wrote(dev, at, 8);
         vq->used_idx++;
         vq->inuse--;
