@@ -336,8 +336,8 @@ static void source_event(void *ctx, const struct gw_event *event)
         event->error ? event->error->message : "");
     m->unknown |= event->type == GW_EVENT_UNKNOWN;
     m->stuck |= event->type == GW_EVENT_RETAKE;
-    if (!event->round || event->time_ns < m->begun_ns) /* of a process that died is told late */
-        return;
+    if (is_gone(SOURCE) || !event->round || event->time_ns < m->begun_ns)
+        return; /* of a process that died is told late */
     if (event->round->number <= m->round)
         violated("round %u is told behind round %u", event->round->number, m->round);
     m->round = event->round->number;
