@@ -54,7 +54,8 @@ void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uin
         uint64_t left = src->round_dirty_pages > done ? src->round_dirty_pages - done : 0;
         uint64_t devices = src->pending.device_bytes;
         devices -= gw_min_u64(devices, src->round_device_bytes);
-        stats->remaining_bytes = left * GW_PAGE_BYTES + devices;
+        left *= GW_PAGE_BYTES;
+        stats->remaining_bytes = left + gw_min_u64(devices, UINT64_MAX - left);
         uint64_t ns = now - src->round_begun_ns;
         if (ns > 10 * GW_NS_PER_MS) {
             double seconds = (double)ns / 1e9;
@@ -345,6 +346,8 @@ static void judge(struct gw_source *src)
     src->facts.remaining_bytes = src->pending.bytes;
     struct gw_converge judged = src->converge;
     enum gw_converge_verdict verdict = gw_converge_judge(&judged, &src->facts, &limits);
+    if (verdict == GW_CONVERGE_STALLED && src->round_was_cut)
+        verdict = GW_CONVERGE_ROUND; /* what nobody knows may well have shrunk */
     if (verdict == GW_CONVERGE_SWITCH && src->has_handlers && !src->pending.is_exact) {
         gw_source_ask_pending(src, true, pending_finished); /* it is worth a longer look */
         return;

@@ -234,6 +234,7 @@ struct gw_source {
     uint64_t turn_bytes;         /* that a turn may make */
     uint64_t turn_ns;            /* no turn before, unless nobody else wants the bandwidth */
     uint64_t round_device_bytes; /* made in this round */
+    bool round_was_cut;          /* a device had more, and does not know how much */
     struct gw_round_facts facts; /* of the round that is judged */
     uint64_t next_round_ns;      /* SYNC: a round that would come too early waits; 0: none does */
     bool ack_wait_told;

@@ -14,6 +14,10 @@
  * would hold the credit, 4 MiB, that wishes need as well. */
 #define TURN_BYTES (UINT64_C(512) << 10)
 #define ITEMS_AHEAD 4u
+/* What is not known is told as huge, and a round that waits for so much never ends. No device has more
+ * than the first; of one that says so, a round takes the second. */
+#define KNOWN_BYTES_MAX (UINT64_C(1) << 40)
+#define UNKNOWN_ROUND_BYTES (UINT64_C(256) << 20)
 #define PART_BYTES (UINT64_C(1) << 20) /* in the pause */
 #define SAVE_BATCH_BYTES                                                                           \
     (UINT64_C(4) << 20) /* made at a time, and waiting at a time, in the pause */
@@ -235,11 +239,13 @@ void gw_source_devices_begin_round(struct gw_source *src)
     for (unsigned i = 0; i < src->devices.count; i++) {
         const struct gw_device_ops *ops = src->devices.list[i].ops;
         struct gw_handling *h = &src->handlings[i];
-        h->round_left_bytes = h->pending_bytes;
+        h->round_left_bytes =
+            h->pending_bytes > KNOWN_BYTES_MAX ? UNKNOWN_ROUND_BYTES : h->pending_bytes;
         h->is_done =
             !h->is_active || !ops->iterate || (ops->pending_estimate && h->pending_bytes == 0);
     }
     src->round_device_bytes = 0;
+    src->round_was_cut = false;
 }
 
 bool gw_source_devices_are_done(const struct gw_source *src)
@@ -266,6 +272,8 @@ static int iterate_one(struct gw_source *src, unsigned i, uint64_t bytes_max, st
         h->round_left_bytes -= gw_min_u64(h->round_left_bytes, wrote);
         /* What was pending when the round began is out, or it says so itself. */
         h->is_done = rc == GW_DEVICE_DONE || wrote == 0 || h->round_left_bytes == 0;
+        src->round_was_cut |=
+            rc == 0 && h->round_left_bytes == 0 && h->pending_bytes > KNOWN_BYTES_MAX;
     }
     return gw_source_made(src, item, rc);
 }

@@ -486,6 +486,58 @@ GW_TEST(handlers, guest_runs_on_while_a_device_has_too_much_left)
     close_scene(scene);
 }
 
+static int endless_estimate(void *opaque, struct gw_device_pending *pending, struct gw_error *err)
+{
+    struct store *store = opaque;
+    (void)err;
+    pending->must_precopy_bytes = store->estimates++ == 0 ? UINT64_MAX : 0;
+    return 0;
+}
+
+static int endless_iterate(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                           struct gw_error *err)
+{
+    static const uint8_t zeros[MIB];
+    (void)opaque, (void)err;
+    gw_writer_bytes(w, zeros, bytes_max < MIB ? bytes_max : MIB);
+    return 0; /* there is always more: the round's end is not the device's to tell */
+}
+
+static int endless_complete(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                            struct gw_error *err)
+{
+    (void)opaque, (void)w, (void)bytes_max, (void)err;
+    return GW_DEVICE_DONE;
+}
+
+static int endless_load(void *opaque, struct gw_reader *r, enum gw_device_part part,
+                        uint32_t version_id, struct gw_error *err)
+{
+    struct store *store = opaque;
+    (void)version_id, (void)err;
+    gw_reader_take(r, gw_reader_left(r));
+    store->parts += part == GW_DEVICE_PART;
+    return 0;
+}
+
+GW_TEST(handlers, a_device_that_does_not_know_how_much_it_has_leaves_rounds_an_end)
+{
+    struct scene *scene = new_scene();
+    struct store *store = add_store(scene, "endless", 0, 0);
+    scene->source_ops.setup = NULL;
+    scene->source_ops.pending_estimate = endless_estimate;
+    scene->source_ops.pending_exact = NULL;
+    scene->source_ops.iterate = endless_iterate;
+    scene->source_ops.complete_precopy = endless_complete;
+    scene->target_ops.load = endless_load;
+    scene->pair.writes = true; /* what it wrote in that round is found and sent */
+    open_scene(scene, 0);
+    expect_moved(scene);
+    GW_EXPECT_GT(store->parts, 0);
+    GW_EXPECT_GT(store->estimates, 1); /* its second came when the round was over */
+    close_scene(scene);
+}
+
 GW_TEST(handlers, exact_has_the_last_word)
 {
     struct scene *scene = new_scene();
