@@ -84,8 +84,11 @@ int gw_savevm_complete(struct gw_writer *w, const struct gw_device_desc *device,
     int rc = GW_DEVICE_DONE;
     gw_error_clear(err);
     begin(w, device, GW_ITEM_PART, section_id);
+    size_t head = w->bytes;
     if (device->ops->complete_precopy)
         rc = device->ops->complete_precopy(device->opaque, w, bytes_max, err);
+    if (rc == 0 && gw_writer_error(w) == 0 && w->bytes == head) /* for ever, the guest paused */
+        rc = gw_fail_code(err, -EPROTO, GW_CODE_DEVICE, "says that there is more, and wrote none");
     if (rc == GW_DEVICE_DONE && w->bytes > 0)
         w->data[0] = GW_ITEM_END; /* only now is it known which; their heads are alike */
     return end(w, device, section_id, "complete_precopy", rc, err);

@@ -119,7 +119,8 @@ struct gw_device_ops {
     int (*iterate)(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *err);
 
     /* The same, with the guest paused, @bytes_max a guide for a section's length alone. Return: 0: there
-     * is more, call again; GW_DEVICE_DONE: that was all. */
+     * is more, call again: to say so without having written any is an error; GW_DEVICE_DONE: that was
+     * all. */
     int (*complete_precopy)(void *opaque, struct gw_writer *w, uint64_t bytes_max,
                             struct gw_error *err);
     void (*cleanup)(void *opaque);

@@ -655,6 +655,31 @@ GW_TEST(handlers, each_failure_is_told_and_leaves_the_guest_where_it_was)
     }
 }
 
+static int stuck_complete(void *opaque, struct gw_writer *w, uint64_t bytes_max,
+                          struct gw_error *err)
+{
+    struct store *store = opaque;
+    (void)w, (void)bytes_max, (void)err;
+    note(store->scene->source_log, store, "stuck");
+    return 0;
+}
+
+GW_TEST(handlers, a_device_that_has_more_and_writes_none_does_not_hold_the_paused_guest)
+{
+    struct scene *scene = new_scene();
+    struct pair *pair = &scene->pair;
+    add_store(scene, "stuck", 0, 0);
+    scene->source_ops.complete_precopy = stuck_complete;
+    open_scene(scene, 0);
+    GW_EXPECT(pair_finish(pair, SECONDS));
+    GW_EXPECT_EQ(pair->source_rc, -EPROTO);
+    GW_EXPECT_STREQ(pair->source_err.message,
+                    "device 'stuck' instance 0: says that there is more, and wrote none");
+    GW_EXPECT(pair->source_runs && !pair->target_runs);
+    GW_EXPECT_EQ(pair->resumes, pair->pauses);
+    close_scene(scene);
+}
+
 GW_TEST(handlers, cleanup_comes_when_nobody_ever_answered)
 {
     struct scene *scene = new_scene();
