@@ -70,7 +70,8 @@ int gw_vfio_pending(struct gw_vfio *vfio, bool exact, struct gw_device_pending *
 int gw_vfio_save_iterate(struct gw_vfio *vfio, struct gw_writer *w, uint64_t bytes_max,
                          struct gw_error *err);
 /** gw_vfio_save_complete() - the guest is paused: the rest. Return: GW_DEVICE_DONE: all is written, this
- *  is the body of END; 0: this is the body of a PART, call again. */
+ *  is the body of END; 0: this is the body of a PART, call again; -EPROTO: the device was not stopped, or
+ *  was started in mid-transfer. */
 int gw_vfio_save_complete(struct gw_vfio *vfio, struct gw_writer *w, uint64_t bytes_max,
                           struct gw_error *err);
 /** gw_vfio_save_config() - body of FULL, after all iterative devices are complete: what it restores may

@@ -24,7 +24,7 @@ int gw_vfio_load_setup(struct gw_vfio *v, struct gw_error *err)
 
 bool gw_vfio_needs_ack(const struct gw_vfio *v)
 {
-    return v->config.switchover_ack && v->odev.caps.precopy && !v->odev.caps.chunked;
+    return v->config.switchover_ack && !v->odev.caps.chunked;
 }
 
 static int too_short(const struct gw_vfio *v, const char *what, struct gw_error *err)

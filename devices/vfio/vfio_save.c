@@ -10,6 +10,8 @@
 #include <poll.h>
 #include <string.h>
 
+#define RECORD_HEAD_BYTES 16u /* of DATA: its tag, its length */
+
 /* A driver's refusal in front of which stands whose it is. */
 static int refused(const struct gw_vfio *v, int rc, const char *what, const struct gw_error *why,
                    struct gw_error *err)
@@ -64,7 +66,7 @@ int gw_vfio_save_setup(struct gw_vfio *v, struct gw_writer *w, struct gw_error *
         rc = gw_odev_move(&v->odev, GW_ODEV_PRE_COPY, GW_ODEV_RUNNING, err);
     v->saving = rc == 0;
     v->interrupted = v->init_sent = false;
-    v->acks_wanted = v->config.switchover_ack && is_live(v) && !v->odev.caps.chunked ? 1 : 0;
+    v->acks_wanted = gw_vfio_needs_ack(v) ? 1 : 0;
     v->initial_bytes = v->dirty_bytes = v->sent_bytes = 0;
     /* A staging region counts each read of pending_bytes: the estimate that follows asks for it. */
     if (rc == 0 && is_live(v) && !v->odev.caps.chunked)
@@ -102,7 +104,7 @@ int gw_vfio_pending(struct gw_vfio *v, bool exact, struct gw_device_pending *pen
     if (v->odev.state == GW_ODEV_STOP_COPY || (exact && !v->odev.caps.chunked))
         bytes = add(bytes, stop_copy_bytes(&estimate));
     /* INIT_DATA_SENT has to go, though no byte may be left to go with it. */
-    if (is_live(v) && v->acks_wanted > 0 && !v->init_sent && bytes == 0)
+    if (v->acks_wanted > 0 && !v->init_sent && bytes == 0)
         bytes = 1;
     pending->must_precopy_bytes = bytes;
     pending->acks_wanted = v->acks_wanted;
@@ -265,17 +267,39 @@ static int iterate_stream(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes
 int gw_vfio_save_iterate(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes_max,
                          struct gw_error *err)
 {
-    if (!is_live(v))
+    bool init_only = !is_live(v) && v->acks_wanted > 0 && !v->init_sent;
+    if (!is_live(v) && !init_only)
         return GW_DEVICE_DONE;
     int rc = check_transfer(v, err);
     if (rc < 0)
         return rc;
     v->stats.sections++;
+    if (init_only) { /* all goes in the pause; the target waits for this before it */
+        v->init_sent = true;
+        gw_writer_be64(w, GW_VFIO_INIT_DATA_SENT);
+        return GW_DEVICE_DONE;
+    }
     return v->odev.caps.chunked ? iterate_chunk(v, w, bytes_max, err)
                                 : iterate_stream(v, w, bytes_max, err);
 }
 
 /* ---- the rest, paused ------------------------------------------------------------------------- */
+
+static bool runs(const struct gw_vfio *v)
+{
+    return is_live(v) || v->odev.state == GW_ODEV_RUNNING || v->odev.state == GW_ODEV_RUNNING_P2P;
+}
+
+static int begin_rest(struct gw_vfio *v, struct gw_error *err)
+{
+    int rc = check_transfer(v, err);
+    if (rc == 0 && runs(v)) /* stopped one by one, they would write into each other's memory */
+        rc = gw_error_set(err, -EPROTO, GW_CODE_DEVICE,
+                          "device '%s': the guest's devices were not stopped: "
+                          "gw_vfio_stop_all() belongs into pause()",
+                          v->config.name);
+    return rc < 0 ? rc : gw_odev_move(&v->odev, GW_ODEV_STOP_COPY, GW_ODEV_STOP, err);
+}
 
 /* Return: bytes that became a record; 0: there are no more. */
 static int64_t complete_one(struct gw_vfio *v, struct gw_writer *w, uint64_t room,
@@ -298,9 +322,7 @@ static int64_t complete_one(struct gw_vfio *v, struct gw_writer *w, uint64_t roo
 
 ssize_t gw_vfio_save_raw(struct gw_vfio *v, void *to, size_t bytes_max, struct gw_error *err)
 {
-    int rc = check_transfer(v, err);
-    if (rc == 0)
-        rc = gw_odev_move(&v->odev, GW_ODEV_STOP_COPY, GW_ODEV_STOP, err);
+    int rc = begin_rest(v, err);
     if (rc < 0)
         return rc;
     ssize_t got = read_some(v, to, bytes_max, true, err);
@@ -313,9 +335,7 @@ int gw_vfio_save_complete(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes
                           struct gw_error *err)
 {
     int64_t got = 1;
-    int rc = check_transfer(v, err);
-    if (rc == 0)
-        rc = gw_odev_move(&v->odev, GW_ODEV_STOP_COPY, GW_ODEV_STOP, err);
+    int rc = begin_rest(v, err);
     if (rc < 0)
         return rc;
     v->stats.sections++;
@@ -324,7 +344,8 @@ int gw_vfio_save_complete(struct gw_vfio *v, struct gw_writer *w, uint64_t bytes
         got = complete_one(v, w, room, err);
         if (got < 0)
             return (int)got;
-        room -= (uint64_t)got;
+        uint64_t took = (uint64_t)got + RECORD_HEAD_BYTES;
+        room -= took < room ? took : room;
     }
     if (got == 0 && v->config.announce) {
         gw_writer_be64(w, GW_VFIO_TOTAL);

@@ -345,3 +345,48 @@ GW_TEST(vfio_feature, a_guest_that_is_paused_moves_whole)
         rig_close(&rig);
     }
 }
+
+/* All of its data goes in the pause, and the target waits for the end of initial data before that. */
+GW_TEST(vfio_feature, a_guest_that_is_paused_tells_the_end_of_initial_data_once)
+{
+    for (unsigned live = 0; live < 2; live++) {
+        struct vendor_config config = rig_config();
+        struct gw_vfio_config options = {.switchover_ack = true};
+        struct rig rig;
+        config.precopy = live;
+        rig_open(&rig, RIG_FEATURE, &config, &options);
+        if (live)
+            GW_EXPECT_EQ(gw_vfio_stop_all(&rig.src.vfio, 1, &rig.err), 0);
+        GW_EXPECT(rig.dst.desc.ops->switchover_ack_needed(rig.dst.vfio));
+        GW_EXPECT_EQ(rig_setup(&rig), 0);
+        GW_EXPECT_EQ(acks_wanted(&rig), 1);
+        GW_EXPECT_EQ(pending(&rig, false), 1);
+        GW_EXPECT_EQ(rig_round(&rig, 10), 0);
+        GW_EXPECT_EQ(rig.acks, 1);
+        GW_EXPECT_EQ(pending(&rig, false), 0);
+        GW_EXPECT_EQ(rig_round(&rig, 10), 0);
+        rig_expect_moved(&rig, rig_complete(&rig));
+        GW_EXPECT_EQ(rig.acks, 1);
+        rig_close(&rig);
+    }
+}
+
+GW_TEST(vfio_feature, a_device_that_was_not_stopped_is_not_completed)
+{
+    for (unsigned live = 0; live < 2; live++) {
+        struct vendor_config config = rig_config();
+        struct rig rig;
+        uint8_t byte;
+        config.precopy = live;
+        rig_open(&rig, RIG_FEATURE, &config, NULL);
+        GW_EXPECT_EQ(rig_setup(&rig), 0);
+        GW_EXPECT_EQ(gw_vfio_save_raw(rig.src.vfio, &byte, 1, &rig.err), -EPROTO);
+        GW_EXPECT_EQ(gw_vfio_save_complete(rig.src.vfio, &rig.w, 65536, &rig.err), -EPROTO);
+        GW_EXPECT_STREQ(rig.err.message,
+                        "device '0000:00:04.0/vfio': the guest's devices were not stopped: "
+                        "gw_vfio_stop_all() belongs into pause()");
+        GW_EXPECT_EQ(gw_vfio_state(rig.src.vfio), live ? GW_ODEV_PRE_COPY : GW_ODEV_RUNNING);
+        gw_writer_reset(&rig.w);
+        end(&rig);
+    }
+}

@@ -303,6 +303,27 @@ GW_TEST(vfio_record, data_after_the_configuration_is_refused)
     expect_refused(&rig, GW_DEVICE_FULL, -EPROTO, IT "state comes after its end");
 }
 
+/* Many small chunks: their heads count as well. */
+GW_TEST(vfio_record, a_section_of_the_rest_is_no_longer_than_asked_for)
+{
+    struct vendor_config config = rig_config();
+    struct rig rig;
+    int rc = 0;
+    config.chunk = VENDOR_CHUNK_BYTE;
+    rig_open(&rig, RIG_STAGING, &config, NULL);
+    GW_EXPECT_EQ(rig_setup(&rig), 0);
+    GW_EXPECT_EQ(gw_vfio_stop_all(&rig.src.vfio, 1, &rig.err), 0);
+    while (rc == 0) {
+        rc = gw_vfio_save_complete(rig.src.vfio, &rig.w, 1024, &rig.err);
+        GW_EXPECT_LE(rig.w.bytes, 1024 + 16 + 8); /* the last record's head, and the end */
+        GW_EXPECT_EQ(rig_load(&rig, rc == 0 ? GW_DEVICE_PART : GW_DEVICE_END), 0);
+    }
+    GW_EXPECT_EQ(rc, GW_DEVICE_DONE);
+    GW_EXPECT(vendor_is_equal(rig.src.vendor, rig.dst.vendor));
+    rig_settle(&rig, false);
+    rig_close(&rig);
+}
+
 /* The oldest form has it in front of the data, in one section. */
 GW_TEST(vfio_record, configuration_in_front_of_data_in_one_section_is_taken)
 {
