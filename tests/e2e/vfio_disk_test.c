@@ -44,7 +44,12 @@ static int on_pause(void *ctx, struct gw_error *err)
     struct host *host = ctx;
     gw_guest_pause(host->guest);
     host->runs = false;
-    return gw_vfio_stop_all(host->end->vfio, 1, err);
+    int rc = gw_vfio_stop_all(host->end->vfio, 1, err);
+    if (rc < 0) { /* who fails to pause has a guest that runs */
+        gw_guest_resume(host->guest);
+        host->runs = true;
+    }
+    return rc;
 }
 
 static int on_resume(void *ctx, struct gw_error *err)
