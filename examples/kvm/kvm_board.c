@@ -33,6 +33,8 @@ static void arm_timer_locked(struct vmm_machine *machine)
     uint64_t at_ns =
         machine->board.timer_next_ns - (uint64_t)atomic_load(&machine->clock_offset_ns);
     struct itimerspec at = {0};
+    if ((int64_t)at_ns < 1) /* overdue since before this host began; 0 would be never */
+        at_ns = 1;
     if (machine->board.timer_us > 0)
         at.it_value = (struct timespec){.tv_sec = (time_t)(at_ns / 1000000000u),
                                         .tv_nsec = (long)(at_ns % 1000000000u)};
@@ -142,14 +144,14 @@ int vmm_board_arrived(struct vmm_machine *machine, uint64_t least_ns)
         board->paused_real_ns = now_ns - passed_ns;
     }
     struct kvm_clock_data clock = {.clock = board->kvm_clock_ns + passed_ns};
-    bool done = ioctl(machine->vm, KVM_SET_CLOCK, &clock) == 0;
-    for (unsigned i = 0; done && i < machine->vcpu_count; i++) {
+    bool all = ioctl(machine->vm, KVM_SET_CLOCK, &clock) == 0;
+    for (unsigned i = 0; i < machine->vcpu_count; i++) {
         int khz = ioctl(machine->vcpus[i].fd, KVM_GET_TSC_KHZ, 0);
-        done = khz > 0 && ioctl(machine->vcpus[i].fd, KVM_GET_MSRS, &counter) == 1;
-        counter.entry.data += passed_ns / 1000000 * (uint64_t)khz;
-        done = done && ioctl(machine->vcpus[i].fd, KVM_SET_MSRS, &counter) == 1;
+        bool done = khz > 0 && ioctl(machine->vcpus[i].fd, KVM_GET_MSRS, &counter) == 1;
+        counter.entry.data += passed_ns / 1000000 * (uint64_t)(done ? khz : 0);
+        all &= done && ioctl(machine->vcpus[i].fd, KVM_SET_MSRS, &counter) == 1;
     }
-    return done ? 0 : vmm_fail(machine, -EIO, "the guest's clocks: %s", strerror(errno));
+    return all ? 0 : vmm_fail(machine, -EIO, "not all of the guest's clocks were set forward");
 }
 
 /* Every byte is with the line's owner before the guest goes on, so none is lost or said twice. */

@@ -121,10 +121,14 @@ void vmm_machine_pause(struct vmm_machine *machine)
         vmm_board_pause(machine);
 }
 
-void vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus)
+int vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus)
 {
+    if (vcpus == 0 || vcpus > machine->vcpu_count)
+        return vmm_fail(machine, -EINVAL, "a machine of %u vCPUs came: here it has 1 to %u", vcpus,
+                        machine->vcpu_count);
     while (machine->vcpu_count > vcpus)
         vmm_vcpu_free(&machine->vcpus[--machine->vcpu_count]);
+    return 0;
 }
 
 void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent)

@@ -145,8 +145,9 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
 int vmm_machine_run(struct vmm_machine *machine);
 /* On return no processor and no device writes memory, and their state can be read. */
 void vmm_machine_pause(struct vmm_machine *machine);
-/* Not started yet: the processors from @vcpus on are not there after all. */
-void vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus);
+/* Not started yet: the processors from @vcpus on are not there after all. Return: 0 or -EINVAL: none would be
+ * left, or there are fewer. */
+int vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus);
 void vmm_machine_free(struct vmm_machine *machine);
 /* vmm_vcpu_slow() of one processor, or of all if there is none of that number. [any thread] */
 void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent);
@@ -225,7 +226,8 @@ void vmm_board_resume(struct vmm_machine *machine);
 void vmm_board_pause(struct vmm_machine *machine);
 /* [paused] A state was set that is of another host: KVM's clock and the time stamp counters go on to where
  * they would be, and the board's will. How long that was, the two hosts' times of day tell, unless it is
- * less than @least_ns or past belief: then it was that. */
+ * less than @least_ns or past belief: then it was that. Return: 0, or -EIO: this host does not let all of
+ * them be set; the others were. */
 int vmm_board_arrived(struct vmm_machine *machine, uint64_t least_ns);
 uint64_t vmm_board_clock_ns(const struct vmm_machine *machine);
 

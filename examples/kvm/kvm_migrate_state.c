@@ -16,9 +16,8 @@ static int pre_save(void *opaque, struct gw_error *err)
 static int post_load(void *opaque, uint32_t version_id, struct gw_error *err)
 {
     struct vmm_migration *migration = opaque;
-    int rc = 0;
     (void)version_id;
-    vmm_machine_keep(migration->machine, migration->vcpu_count);
+    int rc = vmm_machine_keep(migration->machine, migration->vcpu_count);
     for (unsigned i = 0; rc == 0 && i < migration->vcpu_count; i++)
         rc = vmm_vcpu_set_state(&migration->machine->vcpus[i], &migration->vcpus[i]);
     return rc < 0 ? gw_error_set(err, rc, GW_CODE_DEVICE, "%s", migration->machine->why) : 0;
