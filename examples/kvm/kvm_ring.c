@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define RESET_TRIES 16 /* in a row that armed nothing */
+
 static uint32_t entries_of(uint32_t bytes)
 {
     return bytes / (uint32_t)sizeof(struct kvm_dirty_gfn);
@@ -50,11 +52,28 @@ static void mark(struct vmm_machine *machine, const struct kvm_dirty_gfn *entry)
         vmm_pages_mark(machine->blocks[slot].ringed, entry->offset);
 }
 
+/* Arms the pages of @left entries again. A signal may end that early, even before the first, without an
+ * error: it is asked for again, and is refused only where nothing comes of that. */
+static bool reset(struct vmm_machine *machine, uint32_t left)
+{
+    for (unsigned tries = 0; left > 0 && tries < RESET_TRIES; tries++) {
+        int count = ioctl(machine->vm, KVM_RESET_DIRTY_RINGS, 0);
+        if (count < 0 && errno != EINTR)
+            return false;
+        if (count > 0) {
+            left -= (uint32_t)count < left ? (uint32_t)count : left;
+            tries = 0;
+        }
+    }
+    return left == 0;
+}
+
 /* A whole ring of entries says that there were more. */
 static int harvest_locked(struct vmm_machine *machine)
 {
     const uint32_t entries = entries_of(machine->ring_bytes);
     struct kvm_dirty_gfn entry;
+    uint32_t all = 0;
     for (unsigned i = 0; i < machine->vcpu_count; i++) {
         struct vmm_vcpu *vcpu = &machine->vcpus[i];
         uint32_t taken = 0;
@@ -63,8 +82,9 @@ static int harvest_locked(struct vmm_machine *machine)
             taken++;
         }
         machine->ring_lost |= taken == entries;
+        all += taken;
     }
-    if (ioctl(machine->vm, KVM_RESET_DIRTY_RINGS, 0) < 0)
+    if (!reset(machine, all))
         machine->ring_lost = true;
     return machine->ring_lost ? -EOVERFLOW : 0;
 }

@@ -152,8 +152,7 @@ static void serve(struct vmm_vcpu *vcpu)
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         break;
     case KVM_EXIT_DIRTY_RING_FULL:
-        if (vmm_ring_harvest(vcpu->machine) < 0)
-            crash(vcpu, "its dirty ring overran, exit", run->exit_reason);
+        vmm_ring_harvest(vcpu->machine); /* what was lost fails the migration, not the guest */
         break;
     case KVM_EXIT_INTERNAL_ERROR:
         crash(vcpu, "KVM's internal error", run->internal.suberror);
@@ -192,13 +191,14 @@ static void offer_interrupt(struct vmm_vcpu *vcpu)
 /* ---- its turn -------------------------------------------------------------------------------------- */
 
 /* Finishes the port or memory access that is under way, without entering the guest: until then its
- * registers are not what they will be. */
+ * registers are not what they will be. One instruction may ask for several. */
 static void park_locked(struct vmm_vcpu *vcpu)
 {
     struct vmm_machine *machine = vcpu->machine;
     pthread_mutex_unlock(&machine->run_lock);
     __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
-    (void)ioctl(vcpu->fd, KVM_RUN, 0);
+    while (ioctl(vcpu->fd, KVM_RUN, 0) == 0 && !machine->crashed)
+        serve(vcpu);
     note_usage(vcpu);
     pthread_mutex_lock(&machine->run_lock);
     machine->parked++;
