@@ -235,7 +235,6 @@ static int send_machine(struct command *command, const char *uri)
 static int receive_machine(struct command *command)
 {
     struct vmm_migration *migration = &command->migration;
-    command->report.role = "target";
     int rc = vmm_receive_start(migration, command->options.uri, &command->report.error);
     if (rc < 0)
         return rc == -EINVAL ? (fail(command, rc), VMM_EXIT_USAGE) : fail(command, rc);
@@ -254,14 +253,15 @@ static int receive_machine(struct command *command)
 
 static int run_machine(struct command *command)
 {
-    command->report.role = "run";
     run_for(command, command->options.run_for_s);
     return check(command);
 }
 
 static int run(struct command *command)
 {
+    static const char *const roles[] = {"run", "source", "target"}; /* by mode */
     const struct vmm_options *options = &command->options;
+    command->report.role = roles[options->mode]; /* the document of a failure says it too */
     int rc = options->mode == VMM_RECEIVE ? make_machine(command, VMM_VCPUS_MAX) : boot(command);
     if (rc == 0)
         rc = gw_loop_new(&command->migration.loop, &command->report.error);
@@ -272,6 +272,8 @@ static int run(struct command *command)
     if (options->mode == VMM_RECEIVE)
         return receive_machine(command);
     if (!run_for(command, options->warmup_s)) {
+        if (command->machine.crashed)
+            return fail(command, -EFAULT);
         gw_error_set(&command->report.error, -ECANCELED, GW_CODE_CANCELLED,
                      "cancelled before the migration began");
         return fail(command, -ECANCELED);
@@ -279,9 +281,11 @@ static int run(struct command *command)
     return send_machine(command, options->uri);
 }
 
+/* Nobody who closes the serial line, or the report's pipe, ends the only copy of a guest by that. */
 static int watch_signals(void)
 {
     sigset_t set;
+    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);

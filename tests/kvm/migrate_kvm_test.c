@@ -7,7 +7,9 @@
 #include "tests/shim/gw_test.h"
 #include "tests/support/huge_pool.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +165,63 @@ GW_TEST(guest, arrives_by_the_dirty_ring_or_says_why_not)
         GW_EXPECT(strstr(source.err.text, "the dirty log is used") == NULL);
 }
 
+/* ud2: there is nobody to take that. */
+GW_TEST(guest, that_crashes_before_it_is_sent_is_an_error)
+{
+    static struct command source;
+    const char *program = kvm_file("ud2");
+    int fd = open(program, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    GW_ASSERT(fd >= 0 && write(fd, "\x0f\x0b", 2) == 2);
+    close(fd);
+    command_start(&source,
+                  (const char *const[]){"send", "tcp:127.0.0.1:1", "--program", program, "--json",
+                                        "-", "--serial", kvm_file("serial"), NULL});
+    GW_EXPECT_EQ(command_finish(&source), 1);
+    json_t *document = command_document(&source);
+    GW_EXPECT_STREQ(json_text_at(document, "role", NULL), "source");
+    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "guest");
+    json_decref(document);
+}
+
+/* It says "tick" to a pipe whose reader left. */
+GW_TEST(guest, outlives_who_listens_to_it)
+{
+    static struct command command;
+    command_start(&command,
+                  (const char *const[]){"run", "--program", "ticker", "--run-for", "0.5", NULL});
+    close(command.out.fd);
+    command.out.fd = -1;
+    GW_EXPECT_EQ(command_finish(&command), 0);
+}
+
+GW_TEST(refused, state_of_no_processors_or_of_too_many)
+{
+    static struct vmm_machine machine;
+    const struct vmm_machine_config config = {.vcpus = 2};
+    GW_ASSERT(vmm_machine_new(&machine, &config) == 0);
+    GW_EXPECT_EQ(vmm_machine_keep(&machine, 0), -EINVAL);
+    GW_EXPECT_EQ(vmm_machine_keep(&machine, 3), -EINVAL);
+    GW_EXPECT_EQ(machine.vcpu_count, 2);
+    GW_EXPECT_EQ(vmm_machine_keep(&machine, 1), 0);
+    GW_EXPECT_EQ(machine.vcpu_count, 1);
+    vmm_machine_free(&machine);
+}
+
+/* Or else it would be off. */
+GW_TEST(guest, timer_that_is_overdue_for_longer_than_the_host_is_up_still_ends)
+{
+    static struct vmm_machine machine;
+    const struct vmm_machine_config config = {.vcpus = 1};
+    GW_ASSERT(vmm_machine_new(&machine, &config) == 0);
+    machine.board.clock_ns = UINT64_C(1) << 62;
+    machine.board.timer_us = 1000000;
+    machine.board.timer_next_ns = 1;
+    vmm_board_resume(&machine);
+    struct pollfd timer = {.fd = machine.timer_fd, .events = POLLIN};
+    GW_EXPECT_EQ(poll(&timer, 1, 10000), 1);
+    vmm_machine_free(&machine);
+}
+
 /* The lock's file of the target is this test's: the source takes its own back and goes on. */
 GW_TEST(refused, acquire_leaves_the_guest_where_it_was)
 {
@@ -193,8 +252,12 @@ GW_TEST(refused, second_guest_with_the_same_lock_does_not_begin)
     const char *path = kvm_file("lock");
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     GW_ASSERT(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
-    command_start(&second, (const char *const[]){"run", "--lock", path, "--run-for", "0.1", NULL});
+    command_start(&second, (const char *const[]){"run", "--lock", path, "--run-for", "0.1",
+                                                 "--json", "-", NULL});
     GW_EXPECT_EQ(command_finish(&second), 1);
+    json_t *document = command_document(&second);
+    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "guest");
+    json_decref(document);
     close(fd);
 }
 
