@@ -521,9 +521,9 @@ const struct gw_device_desc machine_device = {.struct_bytes = sizeof(struct gw_d
 
 /* ---- the trail: a device with handlers, an entry for each time that the device above moved on ------- */
 
-static uint64_t entry_at(const struct machine *m, uint64_t index)
+static uint64_t entry_at(unsigned generation, uint64_t index)
 {
-    return index * UINT64_C(0x9e3779b97f4a7c15) ^ m->generation;
+    return index * UINT64_C(0x9e3779b97f4a7c15) ^ generation;
 }
 
 static void write_trail(struct machine *m, struct gw_writer *w, uint64_t entries_max)
@@ -532,7 +532,7 @@ static void write_trail(struct machine *m, struct gw_writer *w, uint64_t entries
     entries = entries < entries_max ? entries : entries_max;
     gw_writer_be32(w, (uint32_t)entries);
     for (uint64_t i = 0; i < entries; i++)
-        gw_writer_be64(w, entry_at(m, m->trail_sent + i));
+        gw_writer_be64(w, entry_at(m->generation, m->trail_sent + i));
     m->trail_sent += entries;
 }
 
@@ -611,14 +611,13 @@ static int trail_load(void *opaque, struct gw_reader *r, enum gw_device_part par
     if (rc < 0)
         return refused(err, rc, "trail load");
     if (part == GW_DEVICE_BEGIN) {
-        if (gw_reader_be32(r) != m->generation && !is_gone(TARGET))
-            violated("the trail of another guest");
+        m->trail_of = gw_reader_be32(r);
         bool acks = m->trail_acks && !m->trail_acked;
         m->trail_acked |= acks;
         return acks ? GW_DEVICE_ACK : 0;
     }
     for (uint32_t left = gw_reader_be32(r); left > 0 && gw_reader_error(r) == 0; left--) {
-        if (gw_reader_be64(r) != entry_at(m, m->trail_loaded) && !is_gone(TARGET))
+        if (gw_reader_be64(r) != entry_at(m->trail_of, m->trail_loaded) && !is_gone(TARGET))
             violated("entry %llu of the trail is another", (unsigned long long)m->trail_loaded);
         m->trail_loaded++;
     }
@@ -753,6 +752,8 @@ static int run(void *ctx, struct gw_error *err)
         m->target_owns = m->ever_owned = true;
         if (m->state != m->saved_state)
             violated("the device moved on after it was saved");
+        if (m->has_trail && m->trail_of != m->generation)
+            violated("runs with the trail of another guest");
         if (m->has_trail && m->trail_loaded != m->state)
             violated("%llu entries of the trail arrived, of %llu",
                      (unsigned long long)m->trail_loaded, (unsigned long long)m->state);

@@ -45,6 +45,7 @@ struct machine {
     uint32_t state_bytes;        /* and how much padding comes with it */
     bool has_trail, has_map;     /* more devices: one that goes before the pause, an early one */
     uint64_t trail_sent, trail_loaded;
+    unsigned trail_of;   /* which boot's has been loaded: what a dead source said may still come */
     unsigned trail_acks; /* that its source wants, and its target gives */
     bool trail_acked;
     unsigned write_chance; /* of ten thousand, at each step */
