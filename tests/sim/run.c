@@ -102,16 +102,21 @@ static void on_cancel(enum side side)
         run.cancelled[TARGET] |= gw_target_cancel(run.tgt) == 0 && !machine_at[TARGET]->ever_owned;
 }
 
-static void every_step(void)
+static void note_deaths(void)
 {
-    if (world.cleaning)
-        return;
     for (unsigned i = 0; i < 2; i++) {
         if (!world.dead[i])
             continue;
         machine_dies((enum side)i);
         run.cancelled[i] = false; /* that promise died with it */
     }
+}
+
+static void every_step(void)
+{
+    if (world.cleaning)
+        return;
+    note_deaths();
     machine_write();
 }
 
@@ -531,6 +536,7 @@ static void settle(void)
 
 static void judge(void)
 {
+    note_deaths(); /* also of who died in the very last step */
     judge_source();
     judge_target();
     if (world.fault_count == 0 && !machines[0].ever_owned)
