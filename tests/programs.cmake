@@ -43,8 +43,8 @@ function(gw_test_program name label)
 
   # A list cannot be given to gtest_discover_tests as a property's value, so they are set after it.
   set(properties LABELS ${label} TIMEOUT ${arg_TIMEOUT})
-  if(arg_SERIAL) # whole guests, several processes and threads each: two at a time where four tests may run
-    list(APPEND properties PROCESSORS 2)
+  if(arg_SERIAL)
+    list(APPEND properties RUN_SERIAL TRUE)
   endif()
   list(JOIN properties " " properties)
   set(file ${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake)

@@ -101,6 +101,8 @@ struct gw_params *opaque_params(const char *downtime_limit)
     GW_ASSERT(params != NULL);
     GW_ASSERT_EQ(gw_params_set(params, "x-peer-timeout", "30000", NULL), 0);
     GW_ASSERT_EQ(gw_params_set(params, "x-settle-timeout", "2000", NULL), 0);
+    /* ofi_rxm clears much memory before it joins; under a sanitizer that takes seconds. */
+    GW_ASSERT_EQ(gw_params_set(params, "x-connect-timeout", "60000", NULL), 0);
     if (is_emulated())
         GW_ASSERT_EQ(gw_params_set(params, "x-stall-action", "switch", NULL), 0);
     if (downtime_limit)
