@@ -12,7 +12,7 @@ for suite in contract rules e2e; do
     [ -n "$("$bin/$suite" --gtest_list_tests --gtest_filter='*rdma*')" ] || continue
     echo "rig-$suite" >>"$results/suites"
     # One that hangs must not take the rest with it: it has no results, which counts as a failure.
-    timeout -k 5 300 "$bin/$suite" --gtest_filter='*rdma*' --gtest_output="xml:$results/rig-$suite.xml" \
+    timeout -k 5 900 "$bin/$suite" --gtest_filter='*rdma*' --gtest_output="xml:$results/rig-$suite.xml" \
         >"$results/rig-$suite.log" 2>&1
 done
 # A real guest, by KVM in emulation: here it is no excuse that there is none. It takes minutes, so only --rig asks for it.
