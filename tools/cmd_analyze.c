@@ -5,7 +5,6 @@
 #include "tools/analyze.h"
 #include "tools/options.h"
 #include "tools/reading.h"
-#include "tools/signals.h"
 #include "tools/talk.h"
 
 #include <inttypes.h>
@@ -115,29 +114,11 @@ static int analyze(const struct gw_options *options)
     return status;
 }
 
-static int run(int argc, char **argv)
-{
-    struct gw_options options;
-
-    if (gw_options_init(&options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    int status = gw_options_parse(&options, &gw_cmd_analyze, argc, argv);
-    if (status < 0 && gw_signals_init() < 0) {
-        gw_talk_error("signals cannot be handled");
-        status = GW_EXIT_FAILED;
-    }
-    if (status < 0)
-        status = analyze(&options);
-    gw_options_fini(&options);
-    return status;
-}
-
 const struct gw_command gw_cmd_analyze = {
     .name = "analyze",
     .bit = GW_FOR_ANALYZE,
     .operand = "FILE|-",
     .summary = "what is in a recorded stream, and whether every byte is accounted for",
-    .run = run,
+    .hears_signals = true,
+    .run = analyze,
 };

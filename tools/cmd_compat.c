@@ -5,7 +5,6 @@
 #include "tools/options.h"
 #include "tools/reading.h"
 #include "tools/report.h"
-#include "tools/signals.h"
 #include "tools/talk.h"
 
 #include <godwit/compat.h>
@@ -206,29 +205,11 @@ static int compare(const struct gw_options *options)
     return status;
 }
 
-static int run(int argc, char **argv)
-{
-    struct gw_options options;
-
-    if (gw_options_init(&options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    int status = gw_options_parse(&options, &gw_cmd_compat, argc, argv);
-    if (status < 0 && gw_signals_init() < 0) {
-        gw_talk_error("signals cannot be handled");
-        status = GW_EXIT_FAILED;
-    }
-    if (status < 0)
-        status = compare(&options);
-    gw_options_fini(&options);
-    return status;
-}
-
 const struct gw_command gw_cmd_compat = {
     .name = "compat",
     .bit = GW_FOR_COMPAT,
     .operand = "OLD NEW",
     .summary = "which device, field or subsection would break a migration, and which way",
-    .run = run,
+    .hears_signals = true,
+    .run = compare,
 };

@@ -65,25 +65,14 @@ static int run_lines(const struct gw_options *options, struct gw_error *err)
     return missing;
 }
 
-static int run(int argc, char **argv)
+static int run(const struct gw_options *options)
 {
     struct gw_error err = GW_ERROR_INIT;
-    struct gw_options options;
-    int missing = 0;
+    int missing = options->document ? run_json(options->uri, &err) : run_lines(options, &err);
 
-    if (gw_options_init(&options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    int status = gw_options_parse(&options, &gw_cmd_doctor, argc, argv);
-    if (status < 0) {
-        missing = options.document ? run_json(options.uri, &err) : run_lines(&options, &err);
-        status = missing > 0 ? GW_EXIT_FAILED : GW_EXIT_COMPLETED;
-    }
     if (missing < 0)
-        status = gw_talk_usage(err.hint, "%s", err.message);
-    gw_options_fini(&options);
-    return status;
+        return gw_talk_usage(err.hint, "%s", err.message);
+    return missing > 0 ? GW_EXIT_FAILED : GW_EXIT_COMPLETED;
 }
 
 const struct gw_command gw_cmd_doctor = {

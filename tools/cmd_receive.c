@@ -12,7 +12,6 @@
 #include "tools/options.h"
 #include "tools/progress.h"
 #include "tools/report.h"
-#include "tools/signals.h"
 #include "tools/talk.h"
 #include "tools/usage.h"
 #include "tools/wait.h"
@@ -441,24 +440,16 @@ static int receive(const struct gw_options *options)
     return status;
 }
 
-static int run(int argc, char **argv)
+static void set_defaults(struct gw_options *options)
 {
-    struct gw_options options;
+    options->ram_bytes_max = gw_options_ram_max();
+}
 
-    if (gw_options_init(&options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    options.ram_bytes_max = gw_options_ram_max();
-    int status = gw_options_parse(&options, &gw_cmd_receive, argc, argv);
-    if (status < 0)
-        status = gw_options_check_uri(&options);
-    if (status < 0) {
-        gw_signals_init();
-        status = receive(&options);
-    }
-    gw_options_fini(&options);
-    return status;
+static int run(const struct gw_options *options)
+{
+    int status = gw_options_check_uri(options);
+
+    return status < 0 ? receive(options) : status;
 }
 
 const struct gw_command gw_cmd_receive = {
@@ -466,5 +457,7 @@ const struct gw_command gw_cmd_receive = {
     .bit = GW_FOR_RECEIVE,
     .operand = "URI",
     .summary = "wait for a guest, load it, run it, verify it",
+    .hears_signals = true,
+    .set_defaults = set_defaults,
     .run = run,
 };

@@ -9,7 +9,6 @@
 #include "tools/events.h"
 #include "tools/guest.h"
 #include "tools/progress.h"
-#include "tools/signals.h"
 #include "tools/talk.h"
 #include "tools/usage.h"
 
@@ -400,25 +399,20 @@ void gw_sent_fini(struct gw_sent *sent)
     sent->rounds = NULL;
 }
 
-static int run_command(int argc, char **argv)
+static void set_defaults(struct gw_options *options)
 {
-    struct gw_options options;
-    struct gw_sent sent;
+    gw_params_set(options->params, "x-stall-action", "fail", NULL);
+}
 
-    if (gw_options_init(&options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    gw_params_set(options.params, "x-stall-action", "fail", NULL);
-    int status = gw_options_parse(&options, &gw_cmd_send, argc, argv);
-    if (status < 0)
-        status = gw_options_check_uri(&options);
-    if (status < 0) {
-        gw_signals_init();
-        status = gw_send_guest(&options, options.uri, NULL, &sent);
-        gw_sent_fini(&sent);
-    }
-    gw_options_fini(&options);
+static int run_command(const struct gw_options *options)
+{
+    struct gw_sent sent;
+    int status = gw_options_check_uri(options);
+
+    if (status >= 0)
+        return status;
+    status = gw_send_guest(options, options->uri, NULL, &sent);
+    gw_sent_fini(&sent);
     return status;
 }
 
@@ -427,5 +421,7 @@ const struct gw_command gw_cmd_send = {
     .bit = GW_FOR_SEND,
     .operand = "URI",
     .summary = "run a built-in guest here and migrate it to URI",
+    .hears_signals = true,
+    .set_defaults = set_defaults,
     .run = run_command,
 };

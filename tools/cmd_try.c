@@ -8,7 +8,6 @@
 #include "tools/options.h"
 #include "tools/picture.h"
 #include "tools/send.h"
-#include "tools/signals.h"
 #include "tools/talk.h"
 
 #include <errno.h>
@@ -20,7 +19,7 @@
 #define ARGUMENTS_MAX (16 + 2 * 64)
 
 struct trial {
-    struct gw_options options;
+    const struct gw_options *options;
     struct gw_child child;
     struct gw_sent sent;
     int child_status;
@@ -34,7 +33,7 @@ static int choose_address(struct trial *trial, struct gw_error *err)
 {
     const char *base = getenv("TMPDIR");
 
-    if (strcmp(trial->options.wire, "tcp") == 0) {
+    if (strcmp(trial->options->wire, "tcp") == 0) {
         snprintf(trial->listen, sizeof(trial->listen), "tcp:127.0.0.1:0");
         return 0;
     }
@@ -52,7 +51,7 @@ static int choose_address(struct trial *trial, struct gw_error *err)
 
 static int start_target(struct trial *trial, struct gw_error *err)
 {
-    const struct gw_options *options = &trial->options;
+    const struct gw_options *options = trial->options;
     char *argv[ARGUMENTS_MAX];
     unsigned count = 0;
     static char words[][12] = {"godwit", "receive", "--quiet", "--json", "-", "--run-for", "--set"};
@@ -96,7 +95,7 @@ static int give_up(struct trial *trial, int status, const struct gw_error *why)
     *report = (struct gw_report){
         .role = "source", .uri = trial->listen, .stats = {sizeof(struct gw_stats)}, .error = *why};
     gw_report_settle(report, status == GW_EXIT_CANCELLED);
-    if (gw_report_open(trial->options.json, &file, &err) < 0 ||
+    if (gw_report_open(trial->options->json, &file, &err) < 0 ||
         gw_report_write(report, file, &err) < 0)
         gw_talk_show("", &err);
     gw_report_close(file);
@@ -115,7 +114,7 @@ static int run_both(struct trial *trial, struct gw_error *err)
         return give_up(trial, rc == -ECANCELED ? GW_EXIT_CANCELLED : GW_EXIT_FAILED, err);
     const struct gw_wait beside = {
         .fd = trial->child.err_fd, .fd_ready = gw_child_read, .fd_ctx = &trial->child};
-    int status = gw_send_guest(&trial->options, trial->child.uri, &beside, &trial->sent);
+    int status = gw_send_guest(trial->options, trial->child.uri, &beside, &trial->sent);
     if (status != GW_EXIT_COMPLETED)
         *err = trial->sent.report.error;
     return status;
@@ -162,7 +161,7 @@ static void draw(const struct trial *trial, FILE *out)
     char ram[24], rate[24], moved[24];
 
     gw_amount_text((double)report->guest.ram_bytes, false, ram);
-    gw_amount_text((double)trial->options.guest.dirty_rate, true, rate);
+    gw_amount_text((double)trial->options->guest.dirty_rate, true, rate);
     gw_amount_text((double)report->stats.transferred_bytes, false, moved);
     fprintf(out, "  guest of %s, %u vCPU%s writing %s; over %s, %u page endpoint%s\n\n", ram,
             report->guest.vcpus, report->guest.vcpus == 1 ? "" : "s", rate, report->uri,
@@ -179,7 +178,7 @@ static void draw(const struct trial *trial, FILE *out)
 
 static int try_once(struct trial *trial)
 {
-    FILE *out = talk_to(&trial->options);
+    FILE *out = talk_to(trial->options);
     struct gw_error err = GW_ERROR_INIT;
     int status = run_both(trial, &err);
 
@@ -190,7 +189,7 @@ static int try_once(struct trial *trial)
     if (status == GW_EXIT_COMPLETED)
         status = judge_target(trial, &err);
     if (status == GW_EXIT_COMPLETED) {
-        if (!trial->options.quiet)
+        if (!trial->options->quiet)
             draw(trial, out);
         fprintf(out, "try: completed, verified, downtime %.1f ms\n",
                 (double)trial->sent.report.stats.downtime_ns / 1e6);
@@ -206,24 +205,18 @@ static int try_once(struct trial *trial)
     return status;
 }
 
-static int run(int argc, char **argv)
+static void set_defaults(struct gw_options *options)
 {
-    struct trial trial = {.child = {.pid = -1, .out_fd = -1, .err_fd = -1}};
+    options->guest.ram_bytes = UINT64_C(1) << 30;
+    options->guest.dirty_rate = UINT64_C(200) << 20;
+    gw_params_set(options->params, "x-stall-action", "fail", NULL);
+}
 
-    if (gw_options_init(&trial.options) < 0) {
-        gw_talk_error("out of memory");
-        return GW_EXIT_FAILED;
-    }
-    trial.options.guest.ram_bytes = UINT64_C(1) << 30;
-    trial.options.guest.dirty_rate = UINT64_C(200) << 20;
-    gw_params_set(trial.options.params, "x-stall-action", "fail", NULL);
-    int status = gw_options_parse(&trial.options, &gw_cmd_try, argc, argv);
-    if (status < 0) {
-        gw_signals_init();
-        status = try_once(&trial);
-    }
-    gw_options_fini(&trial.options);
-    return status;
+static int run(const struct gw_options *options)
+{
+    struct trial trial = {.options = options, .child = {.pid = -1, .out_fd = -1, .err_fd = -1}};
+
+    return try_once(&trial);
 }
 
 const struct gw_command gw_cmd_try = {
@@ -231,5 +224,7 @@ const struct gw_command gw_cmd_try = {
     .bit = GW_FOR_TRY,
     .operand = "",
     .summary = "both ends on this machine, one command, a picture of what happened",
+    .hears_signals = true,
+    .set_defaults = set_defaults,
     .run = run,
 };

@@ -2,6 +2,7 @@
 /* main: the table of subcommands. It finds the one that was named and hands it its arguments; what
  * the subcommand returns is the exit status. */
 #include "tools/options.h"
+#include "tools/signals.h"
 #include "tools/talk.h"
 
 #include <errno.h>
@@ -124,6 +125,28 @@ static int close_stdout(int status)
     return status;
 }
 
+/* argv[0] is the subcommand. */
+static int run(const struct gw_command *command, int argc, char **argv)
+{
+    struct gw_options options;
+
+    if (gw_options_init(&options) < 0) {
+        gw_talk_error("out of memory");
+        return GW_EXIT_FAILED;
+    }
+    if (command->set_defaults)
+        command->set_defaults(&options);
+    int status = gw_options_parse(&options, command, argc, argv);
+    if (status < 0 && command->hears_signals && gw_signals_init() < 0) {
+        gw_talk_error("signals cannot be handled");
+        status = GW_EXIT_FAILED;
+    }
+    if (status < 0)
+        status = command->run(&options);
+    gw_options_fini(&options);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -140,5 +163,5 @@ int main(int argc, char **argv)
     if (strcmp(name, "--version") == 0)
         return close_stdout(version(argc, argv));
     const struct gw_command *command = find(name);
-    return command ? close_stdout(command->run(argc - 1, argv + 1)) : unknown_command(name);
+    return command ? close_stdout(run(command, argc - 1, argv + 1)) : unknown_command(name);
 }

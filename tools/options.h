@@ -19,12 +19,16 @@
 #define GW_FOR_ANALYZE 16u
 #define GW_FOR_COMPAT 32u
 
+struct gw_options;
+
 struct gw_command {
     const char *name;
     unsigned bit;        /* GW_FOR_*; 0: not there yet */
     const char *operand; /* "URI", "OLD NEW": needed; "[URI]": may be given; "": none */
     const char *summary; /* one line */
-    int (*run)(int argc, char **argv); /* argv[0] is the subcommand; returns the exit status */
+    bool hears_signals;  /* ends by itself when one comes (signals.h) */
+    void (*set_defaults)(struct gw_options *options); /* where it has others; may be NULL */
+    int (*run)(const struct gw_options *options);     /* returns the exit status */
 };
 
 extern const struct gw_command gw_cmd_try, gw_cmd_send, gw_cmd_receive, gw_cmd_doctor,
