@@ -360,13 +360,34 @@ static bool is_all(const uint8_t *bytes, size_t count, uint8_t value)
     return bytes[0] == value && memcmp(bytes, bytes + 1, count - 1) == 0;
 }
 
+/* Memory that puts land in meanwhile, some of them by a thread of libfabric's: past the thread sanitizer,
+ * which would call it a race, and could not always tell that the other side of it is libfabric's. */
+__attribute__((no_sanitize("thread"))) static uint8_t peek(const uint8_t *byte)
+{
+    return *(const volatile uint8_t *)byte;
+}
+
+__attribute__((no_sanitize("thread"))) static void fill(uint8_t *bytes, size_t count, uint8_t value)
+{
+    for (volatile uint8_t *at = bytes; at < bytes + count; at++)
+        *at = value;
+}
+
+static size_t count_equal(const uint8_t *bytes, size_t count, uint8_t value)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        found += peek(bytes + i) == value;
+    return found;
+}
+
 static void await_puts(struct ill *ill)
 {
     uint64_t until_ns = gw_clock_ns() + RIG_WAIT_NS;
-    const volatile uint8_t *last = ill->area + LENT_AT + LENT_BYTES - 1;
-    while (*last != 0xbd && gw_clock_ns() < until_ns)
+    const uint8_t *last = ill->area + LENT_AT + LENT_BYTES - 1;
+    while (peek(last) != 0xbd && gw_clock_ns() < until_ns)
         step_for(ill, 1);
-    GW_EXPECT_EQ(*last, 0xbd);
+    GW_EXPECT_EQ(peek(last), 0xbd);
 }
 
 GW_TEST_EACH(ofi, revoke_stops_a_peer_that_does_not_stop, wires)
@@ -400,16 +421,13 @@ GW_TEST_EACH(ofi, close_stops_a_peer_that_does_not_stop, wires)
 GW_TEST_EACH(ofi, memory_that_is_taken_back_gets_one_put_more_at_most, wires)
 {
     struct ill ill;
-    size_t changed = 0;
     ill_open(&ill, param, PUT_FOR_EVER);
     await_puts(&ill);
     gw_mr_dereg(ill.mr);
     ill.mr = NULL;
-    memset(ill.area + LENT_AT, 0x11, LENT_BYTES);
+    fill(ill.area + LENT_AT, LENT_BYTES, 0x11);
     step_for(&ill, 150);
-    for (size_t i = 0; i < AREA_BYTES; i++)
-        changed += ill.area[i] == 0xbd;
-    GW_EXPECT_LE(changed, SLOT_BYTES);
+    GW_EXPECT_LE(count_equal(ill.area, AREA_BYTES, 0xbd), SLOT_BYTES);
     ill_close(&ill);
 }
 

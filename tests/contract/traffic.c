@@ -345,7 +345,7 @@ GW_TEST_EACH(wire, a_put_outside_of_its_region_is_refused_here, gw_test_wires)
 
 GW_TEST_EACH(wire, last_words_are_heard_after_the_peer_has_gone, gw_test_wires)
 {
-    rig_needs_lasting_peers(param);
+    rig_needs_last_words(param);
     struct rig rig;
     uint8_t heard[32];
     unsigned completed;

@@ -42,6 +42,8 @@ const char *const *gw_test_one_sided_wires(void);
 const char *const *gw_test_stream_wires(void);
 /* Skips where an end must not go while the other one works, because both are in one process. */
 void rig_needs_lasting_peers(const char *wire);
+/* The same, and where what a peer said before it closed may be lost. */
+void rig_needs_last_words(const char *wire);
 /* A wire that the machine lacks skips the test. */
 void rig_listen(struct rig *rig, const char *wire);
 /* With a query for the filters of the source's address, NULL: none, and for the listener's. */
