@@ -7,11 +7,9 @@
 #include "core/hint.h"
 #include "core/source_chunks.h"
 
-#include "core/base/alloc.h"
 #include "core/base/bytes.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
@@ -23,64 +21,26 @@
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
-static void event_run(struct gw_call *call)
+static enum gw_status status_now(struct gw_source *src)
 {
-    struct gw_source_event *told = GW_CONTAINER_OF(call, struct gw_source_event, call);
-    struct gw_source *src = told->src;
-    if (src->ops.event)
-        src->ops.event(src->ctx, &told->event);
-    gw_free(told);
-    atomic_fetch_sub_explicit(&src->calls_in_loop, 1, memory_order_release);
-}
-
-static struct gw_source_event *new_event(struct gw_source *src, enum gw_event_type type)
-{
-    struct gw_source_event *told = gw_zalloc(1, sizeof(*told));
-    if (!told)
-        return NULL; /* an event is a courtesy; the state is in gw_source_stats() all the same */
-    told->call.run = event_run;
-    told->src = src;
-    told->event.struct_bytes = sizeof(told->event);
-    told->event.type = type;
-    told->event.time_ns = gw_clock_ns();
-    told->event.text = told->text;
     pthread_mutex_lock(&src->stats_lock);
-    told->event.status = src->stats.status;
+    enum gw_status status = src->stats.status;
     pthread_mutex_unlock(&src->stats_lock);
-    return told;
-}
-
-static void post_event(struct gw_source *src, struct gw_source_event *told)
-{
-    atomic_fetch_add_explicit(&src->calls_in_loop, 1, memory_order_relaxed);
-    gw_loop_post(src->loop, &told->call);
+    return status;
 }
 
 void gw_source_tell(struct gw_source *src, enum gw_event_type type, const struct gw_error *err,
                     const char *format, ...)
 {
-    struct gw_source_event *told = new_event(src, type);
-    if (!told)
-        return;
     va_list args;
     va_start(args, format);
-    vsnprintf(told->text, sizeof(told->text), format, args);
+    gw_teller_tell(&src->teller, type, status_now(src), err, format, args);
     va_end(args);
-    if (err) {
-        told->error = *err;
-        told->event.error = &told->error;
-    }
-    post_event(src, told);
 }
 
 void gw_source_tell_round(struct gw_source *src, const struct gw_round *round)
 {
-    struct gw_source_event *told = new_event(src, GW_EVENT_ROUND);
-    if (!told)
-        return;
-    told->round = *round;
-    told->event.round = &told->round;
-    post_event(src, told);
+    gw_teller_tell_round(&src->teller, status_now(src), round);
 }
 
 void gw_source_status(struct gw_source *src, enum gw_status status)

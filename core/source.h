@@ -24,6 +24,7 @@
 #include "core/params.h"
 #include "core/shell.h"
 #include "core/source_items.h"
+#include "core/teller.h"
 #include "core/wires.h"
 #include "ram/chunk.h"
 #include "ram/digest.h"
@@ -82,16 +83,6 @@ struct gw_source_job { /* one blocking job of the pool */
     uint64_t took_ns;
     struct gw_error err;
     bool busy;
-};
-
-struct gw_source_event {
-    struct gw_call call;
-    struct gw_source *src;
-    struct gw_event event;
-    struct gw_round round;
-    struct gw_error error;
-    char text[256];
-    bool on_heap;
 };
 
 #define GW_WIRE_WHY_BYTES 160
@@ -159,6 +150,8 @@ struct gw_source {
     _Atomic int resolution;     /* 0, or 1 + enum gw_source_resolution, taken by the engine */
     _Atomic int resolve_answer; /* 1: the engine has not acted; else gw_source_resolve()'s rc */
     _Atomic int calls_in_loop;  /* posted and not yet run; free waits for 0 */
+
+    struct gw_teller teller;
 
     struct gw_call slow_call; /* of throttle(): at most one is posted */
     unsigned slow_asked;      /* engine: the percentage asked for last */

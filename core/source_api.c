@@ -36,6 +36,7 @@ int gw_source_new(const struct gw_source_config *config, struct gw_source **resu
     src->loop = config->loop;
     memcpy(&src->ops, config->ops, gw_min_u64(config->ops->struct_bytes, sizeof(src->ops)));
     src->ctx = config->ctx;
+    gw_teller_init(&src->teller, src->loop, src->ops.event, src->ctx, &src->calls_in_loop);
     if (config->log)
         src->log = *config->log;
     snprintf(src->machine, sizeof(src->machine), "%s",

@@ -9,7 +9,6 @@
 #include "core/base/bytes.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #define LINGER_NS GW_NS_PER_S
@@ -20,49 +19,16 @@
 
 /* ---- telling ----------------------------------------------------------------------------------- */
 
-struct told {
-    struct gw_call call;
-    struct gw_target *tgt;
-    struct gw_event event;
-    struct gw_error error;
-    char text[256];
-};
-
-static void told_run(struct gw_call *call)
-{
-    struct told *told = GW_CONTAINER_OF(call, struct told, call);
-    struct gw_target *tgt = told->tgt;
-    if (tgt->ops.event)
-        tgt->ops.event(tgt->ctx, &told->event);
-    gw_free(told);
-    atomic_fetch_sub_explicit(&tgt->calls_in_loop, 1, memory_order_release);
-}
-
 void gw_target_tell(struct gw_target *tgt, enum gw_event_type type, const struct gw_error *err,
                     const char *format, ...)
 {
-    struct told *told = gw_zalloc(1, sizeof(*told));
-    if (!told)
-        return; /* a courtesy; the state is in gw_target_stats() all the same */
-    told->call.run = told_run;
-    told->tgt = tgt;
-    told->event.struct_bytes = sizeof(told->event);
-    told->event.type = type;
-    told->event.time_ns = gw_clock_ns();
-    told->event.text = told->text;
     pthread_mutex_lock(&tgt->stats_lock);
-    told->event.status = tgt->stats.status;
+    enum gw_status status = tgt->stats.status;
     pthread_mutex_unlock(&tgt->stats_lock);
     va_list args;
     va_start(args, format);
-    vsnprintf(told->text, sizeof(told->text), format, args);
+    gw_teller_tell(&tgt->teller, type, status, err, format, args);
     va_end(args);
-    if (err) {
-        told->error = *err;
-        told->event.error = &told->error;
-    }
-    atomic_fetch_add_explicit(&tgt->calls_in_loop, 1, memory_order_relaxed);
-    gw_loop_post(tgt->loop, &told->call);
 }
 
 void gw_target_status(struct gw_target *tgt, enum gw_status status)

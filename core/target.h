@@ -18,6 +18,7 @@
 #include "core/page_in.h"
 #include "core/params.h"
 #include "core/shell.h"
+#include "core/teller.h"
 #include "core/wires.h"
 #include "ram/digest.h"
 
@@ -136,6 +137,7 @@ struct gw_target {
     _Atomic int resolve_answer; /* 1: pending, 0: done, negative: gw_target_resolve()'s rc */
     _Atomic bool abandoned;     /* gw_target_free() */
     _Atomic int calls_in_loop;
+    struct gw_teller teller;
 
     struct gw_outcomes outcomes; /* of guests before: the embedder's thread adds, between two */
 

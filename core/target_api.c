@@ -32,6 +32,7 @@ int gw_target_new(const struct gw_target_config *config, struct gw_target **resu
     tgt->loop = config->loop;
     tgt->ops = *config->ops;
     tgt->ctx = config->ctx;
+    gw_teller_init(&tgt->teller, tgt->loop, tgt->ops.event, tgt->ctx, &tgt->calls_in_loop);
     if (config->log)
         tgt->log = *config->log;
     tgt->machine_given = config->machine != NULL;

@@ -97,6 +97,8 @@ struct gw_round {
     uint64_t control_messages; /* said by the source on the control endpoint meanwhile */
 };
 
+/** What event() is told, in the order in which it happened. HOLDING, UNKNOWN, RETAKE and ENDED always come;
+ *  another is left out where there is no memory for it: gw_source_stats(), gw_target_stats() know all the same. */
 enum gw_event_type {
     GW_EVENT_STATUS,    /* status changed */
     GW_EVENT_ROUND,     /* a round ended */
