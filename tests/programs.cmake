@@ -25,9 +25,10 @@ if(GODWIT_SANITIZE STREQUAL "thread")
   endif()
 endif()
 
-# gw_test_program(name label sources TIMEOUT s [SERIAL])
+# gw_test_program(name label sources TIMEOUT s [GUESTS]); GUESTS: whole guests move, which takes processes,
+# threads and clocks of their own. Those begin first, few at a time, and what is small fills the gaps.
 function(gw_test_program name label)
-  cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "GUESTS" "TIMEOUT" "SOURCES" ${ARGN})
   if(NOT arg_SOURCES)
     return()
   endif()
@@ -43,8 +44,8 @@ function(gw_test_program name label)
 
   # A list cannot be given to gtest_discover_tests as a property's value, so they are set after it.
   set(properties LABELS ${label} TIMEOUT ${arg_TIMEOUT})
-  if(arg_SERIAL)
-    list(APPEND properties RUN_SERIAL TRUE)
+  if(arg_GUESTS)
+    list(APPEND properties PROCESSORS 2 COST 10)
   endif()
   list(JOIN properties " " properties)
   set(file ${CMAKE_CURRENT_BINARY_DIR}/${name}_properties.cmake)
@@ -75,13 +76,12 @@ foreach(device IN LISTS devices)
   endif()
 endforeach()
 
-# End to end tests have processes, threads and clocks of their own: one at a time, the machine to itself.
 foreach(label contract rules)
   gw_glob(sources tests/${label}/*.c)
   gw_test_program(${label} ${label} TIMEOUT 300 SOURCES ${sources})
 endforeach()
 gw_glob(sources tests/e2e/*.c)
-gw_test_program(e2e e2e TIMEOUT 600 SERIAL SOURCES ${sources})
+gw_test_program(e2e e2e TIMEOUT 600 GUESTS SOURCES ${sources})
 if(TARGET e2e AND TARGET godwit)
   target_sources(e2e PRIVATE $<TARGET_OBJECTS:gw_tools>)
   add_dependencies(e2e godwit)
@@ -89,14 +89,14 @@ endif()
 
 # Streams that a stock QEMU writes while the test runs; skipped where there is none.
 gw_glob(sources tests/qemu/*.c)
-gw_test_program(qemu qemu TIMEOUT 300 SERIAL SOURCES ${sources})
+gw_test_program(qemu qemu TIMEOUT 300 GUESTS SOURCES ${sources})
 if(TARGET qemu AND TARGET godwit)
   add_dependencies(qemu godwit)
 endif()
 
 # The library's calls on sockets go through the test, which lets some of them fail.
 gw_glob(sources tests/calls/*.c)
-gw_test_program(calls e2e TIMEOUT 300 SERIAL SOURCES ${sources})
+gw_test_program(calls e2e TIMEOUT 300 GUESTS SOURCES ${sources})
 if(TARGET calls)
   foreach(call sendmsg recvmsg send recv ppoll epoll_wait accept4)
     target_link_options(calls PRIVATE LINKER:--wrap=${call})

@@ -71,10 +71,27 @@ GW_TEST_EACH(budget, a_guest_moves_through_16_MiB, wires)
                                                  "--set", limit, "--set", "x-peer-timeout=30000",
                                                  "--json", "-", NULL});
     GW_ASSERT(command_await_uri(&target, uri, sizeof(uri)));
-    command_start(&source, (const char *const[]){
-                               "send", uri, "--ram", "256M", "--dirty-rate", "4M", "--warmup",
-                               "0.2", "--digest", "--set", limit, "--set", "x-peer-timeout=30000",
-                               "--set", "x-stall-action=switch", "--quiet", "--json", "-", NULL});
+    command_start(&source, (const char *const[]){"send",
+                                                 uri,
+                                                 "--ram",
+                                                 "256M",
+                                                 "--dirty-rate",
+                                                 "4M",
+                                                 "--warmup",
+                                                 "0.2",
+                                                 "--digest",
+                                                 "--set",
+                                                 limit,
+                                                 "--set",
+                                                 "x-peer-timeout=30000",
+                                                 "--set",
+                                                 "x-connect-timeout=60000",
+                                                 "--set",
+                                                 "x-stall-action=switch",
+                                                 "--quiet",
+                                                 "--json",
+                                                 "-",
+                                                 NULL});
     GW_EXPECT_EQ(command_finish(&source), 0);
     GW_EXPECT_EQ(command_finish(&target), 0);
     if (pins)

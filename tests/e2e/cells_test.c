@@ -319,6 +319,7 @@ static void migrate(const struct cell *cell)
                                "--set",        "downtime-limit=5",
                                "--set",        "x-stall-action=switch",
                                "--set",        PATIENT,
+                               "--set",        "x-connect-timeout=60000",
                                "--warmup",     "0.1",
                                "--digest",     "--quiet",
                                "--json",       "-",

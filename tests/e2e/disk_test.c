@@ -40,10 +40,10 @@ static void receive(bool with_disk, char *uri, size_t bytes)
 
 static void send(bool with_disk, const char *uri)
 {
-    command_start(&source,
-                  (const char *const[]){"send", uri, "--ram", "32M", "--vcpus", "3", "--dirty-rate",
-                                        "20M", "--warmup", "0.3", "--quiet", "--json", "-",
-                                        with_disk ? "--disk" : NULL, disk, NULL});
+    command_start(&source, (const char *const[]){"send", uri, "--ram", "32M", "--vcpus", "3",
+                                                 "--dirty-rate", "20M", "--warmup", "0.3",
+                                                 "--connect-timeout", "60", "--quiet", "--json",
+                                                 "-", with_disk ? "--disk" : NULL, disk, NULL});
 }
 
 /* The document of a side that ended with @status; verified as said. */

@@ -60,6 +60,8 @@ static void send_for_long(const char *uri)
                                                  "max-bandwidth=32M",
                                                  "--set",
                                                  "x-stall-action=wait",
+                                                 "--connect-timeout",
+                                                 "60",
                                                  "--set",
                                                  PEER_TIMEOUT,
                                                  "--warmup",
@@ -77,7 +79,8 @@ static void arrives(const char *provider)
     char uri[256];
     receive(provider, uri, sizeof(uri));
     command_start(&source, (const char *const[]){"send", uri, "--ram", "16M", "--digest", "--quiet",
-                                                 "--set", PEER_TIMEOUT, "--json", "-", NULL});
+                                                 "--connect-timeout", "60", "--set", PEER_TIMEOUT,
+                                                 "--json", "-", NULL});
     GW_EXPECT_EQ(command_finish(&source), 0);
     GW_EXPECT_EQ(command_finish(&target), 0);
 }

@@ -301,7 +301,7 @@ void scene_begin(struct scene *scene, const char *name, enum scene_state state,
                                       "--warmup",
                                       "0",
                                       "--connect-timeout", /* a relay holds what answers HELLO */
-                                      "60",
+                                      "20",
                                       "--dirty-rate",
                                       later ? "40M" : "1M",
                                       "--set",

@@ -21,7 +21,7 @@ list(FILTER kvm_environment EXCLUDE REGEX "^GODWIT=")
 list(APPEND kvm_environment "GODWIT=${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/godwit-kvm")
 set(file ${CMAKE_CURRENT_BINARY_DIR}/kvm_properties.cmake)
 file(WRITE ${file}.new "if(kvm_TESTS)
-  set_tests_properties(\${kvm_TESTS} PROPERTIES LABELS kvm TIMEOUT 600 RUN_SERIAL TRUE SKIP_RETURN_CODE 77
+  set_tests_properties(\${kvm_TESTS} PROPERTIES LABELS kvm TIMEOUT 600 PROCESSORS 2 COST 10 SKIP_RETURN_CODE 77
                        ENVIRONMENT [==[${kvm_environment}]==])
 endif()\n")
 file(COPY_FILE ${file}.new ${file} ONLY_IF_DIFFERENT)
