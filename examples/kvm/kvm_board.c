@@ -114,9 +114,18 @@ void vmm_board_resume(struct vmm_machine *machine)
         board->clock_ns += real_ns - board->paused_real_ns;
     atomic_store(&machine->clock_offset_ns, (int64_t)(board->clock_ns - monotonic_ns));
     board->timer_us = bounded(board->timer_us);
+    board->checked_before = board->checked;
     arm_timer_locked(machine);
     pthread_mutex_unlock(&machine->board_lock);
     vmm_disk_kick(machine);
+}
+
+bool vmm_board_goes_on(struct vmm_machine *machine)
+{
+    pthread_mutex_lock(&machine->board_lock);
+    bool goes_on = machine->board.checked > machine->board.checked_before;
+    pthread_mutex_unlock(&machine->board_lock);
+    return goes_on;
 }
 
 void vmm_board_pause(struct vmm_machine *machine)

@@ -84,6 +84,7 @@ struct vmm_board {
     uint32_t ticks_due;
     uint32_t clock_page;
     uint64_t checked, broken; /* what the guest said of its own checks */
+    uint64_t checked_before;  /* of checked: when it last began to run here */
     uint64_t clock_ns;        /* [paused] the guest's clock stands still at it */
     uint64_t paused_real_ns;  /* [paused] the host's time of day then */
     uint64_t kvm_clock_ns;    /* [paused] KVM's clock then */
@@ -222,6 +223,7 @@ void vmm_board_port(struct vmm_vcpu *vcpu, uint16_t port, bool out, void *data, 
 void vmm_board_mmio(struct vmm_vcpu *vcpu, uint64_t gpa, bool out, void *data, unsigned bytes);
 /* When timer_fd is readable. */
 void vmm_board_tick(struct vmm_machine *machine);
+bool vmm_board_goes_on(struct vmm_machine *machine); /* has checked something since it runs here */
 void vmm_board_resume(struct vmm_machine *machine);
 void vmm_board_pause(struct vmm_machine *machine);
 /* [paused] A state was set that is of another host: KVM's clock and the time stamp counters go on to where
