@@ -267,14 +267,19 @@ static bool is_listening(const struct gw_source *src)
     return src->end_status == GW_STATUS_NONE || gw_source_awaits_outcome(src);
 }
 
+/* Once: a target that hears it closes, and until then we listen: what is closed with something unread may
+ * take back what was said last. */
 static void acknowledge(struct gw_source *src)
 {
     struct gw_message msg = {.type = GW_MSG_ACK};
     msg.u.token = src->token;
+    if (src->abort_heard)
+        return;
+    src->abort_heard = true;
     if (src->prepare_sent)
         gw_source_say(src, &msg);
-    src->abort_heard = true;
-    src->linger_until_ns = 0;
+    else
+        src->linger_until_ns = 0;
 }
 
 static uint64_t step_link(struct gw_source *src, uint64_t now_ns)
@@ -311,7 +316,7 @@ void gw_source_finish(struct gw_source *src, enum gw_status status)
     src->end_status = status;
     src->step = GW_SRC_LINGER;
     /* Only a peer that still listens gets the last message: give it a moment to close. */
-    src->linger_until_ns = src->abort_heard ? 0 : gw_clock_ns() + LINGER_NS;
+    src->linger_until_ns = src->abort_heard && !src->prepare_sent ? 0 : gw_clock_ns() + LINGER_NS;
 }
 
 /* Says no more than that the other end is gone. */

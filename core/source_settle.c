@@ -329,6 +329,8 @@ void gw_source_on_outcome(struct gw_source *src, const struct gw_message *msg)
         return;
     }
     src->abort_heard = true; /* it has decided already: our ABORT needs no answer */
+    if (src->prepare_sent)
+        say_token(src, GW_MSG_ACK); /* no COMMIT will follow: nor need it wait for a question */
     gw_source_fail(src, &err);
 }
 

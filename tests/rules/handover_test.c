@@ -200,6 +200,8 @@ GW_TEST(handover, device_load_that_fails_voids)
     expect_failed_at_source(stage, GW_CODE_DEVICE, 1, 0);
     GW_EXPECT_EQ(stage->pair.releases, 0);
     GW_EXPECT_EQ(gw_target_outcome(stage->pair.tgt), GW_TARGET_VOID);
+    /* It need not listen for a question any more. */
+    GW_EXPECT_EQ(proxy_passed(stage->proxy, PROXY_TO_TARGET, GW_MSG_ACK), 1);
     atomic_store(&stage->load_rc, 0);
     expect_retry_succeeds(stage);
     stage_free(stage);
