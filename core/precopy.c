@@ -321,16 +321,31 @@ static void stalled(struct gw_source *src)
     gw_source_fail(src, &err);
 }
 
+/* A device that goes on loading may take its time; one from which nothing is heard gets the device budget. */
 static void wait_for_acks(struct gw_source *src)
 {
-    if (!src->ack_wait_told)
-        gw_log_info(
-            &src->log, "source",
-            "would pause the guest, but a device at the target has yet to acknowledge that it "
-            "is ready (%" PRIu32 " have not)",
-            src->acks_missing);
+    uint64_t now = gw_clock_ns();
+    struct gw_error err = GW_ERROR_INIT;
+    if (!src->ack_wait_told) {
+        gw_source_tell(src, GW_EVENT_STALL, NULL,
+                       "would pause the guest, but the target's devices have yet to acknowledge "
+                       "that they are ready (%" PRIu32 " have not)",
+                       src->acks_missing);
+        src->loaded_ns = now;
+    }
     src->ack_wait_told = true;
-    another_round(src);
+    if (now - src->loaded_ns < src->params.device_timeout_ms * GW_NS_PER_MS) {
+        another_round(src);
+        return;
+    }
+    gw_fail_code(&err, -ETIMEDOUT, GW_CODE_DEVICE,
+                 "the target's devices did not acknowledge that the guest may be paused (%" PRIu32
+                 " have not), and nothing was heard of them for %llu ms",
+                 src->acks_missing, (unsigned long long)src->params.device_timeout_ms);
+    gw_error_hint(&err,
+                  "the target's log names them; a device that waits for what the source's has not "
+                  "got must not ask for it, one that is slow needs a longer x-device-timeout");
+    gw_source_fail(src, &err);
 }
 
 static void pending_finished(struct gw_source *src, int rc);

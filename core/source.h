@@ -231,6 +231,7 @@ struct gw_source {
     struct gw_round_facts facts; /* of the round that is judged */
     uint64_t next_round_ns;      /* SYNC: a round that would come too early waits; 0: none does */
     bool ack_wait_told;
+    uint64_t loaded_ns; /* when LOADED was heard last, or the wait for one began */
     struct gw_source_saving saving;
     bool devices_cleaned;
 

@@ -228,6 +228,7 @@ void gw_source_on_loaded(struct gw_source *src, const struct gw_message *msg)
     src->acks_missing = msg->u.loaded.acks_missing;
     src->acks_given = msg->u.loaded.acks_given;
     src->loaded_heard = true;
+    src->loaded_ns = gw_clock_ns();
     if (src->next_round_ns && src->ack_wait_told && gw_source_acks_are_there(src))
         src->next_round_ns = gw_clock_ns(); /* what it waited for */
 }

@@ -28,6 +28,10 @@ int gw_target_set_up_devices(struct gw_target *tgt, struct gw_error *err)
         tgt->loadings[i].needs_ack = ops && ops->load && ops->switchover_ack_needed &&
                                      ops->switchover_ack_needed(device->opaque);
         tgt->acks_missing += tgt->loadings[i].needs_ack;
+        if (tgt->loadings[i].needs_ack)
+            gw_log_info(&tgt->log, "target",
+                        "device '%s' instance %" PRIu32 " acknowledges before the guest is paused",
+                        device->name, device->instance_id);
     }
     return 0;
 }

@@ -84,7 +84,7 @@ static void on_event(void *ctx, const struct gw_event *event)
             sender->progress.round = event->round->number + 1;
         break;
     case GW_EVENT_STALL:
-        gw_talk_warn("it does not converge: %s", event->text);
+        gw_talk_warn("it does not come to an end: %s", event->text);
         break;
     case GW_EVENT_CONNECTED:
         gw_talk_note("connected: %s", event->text);

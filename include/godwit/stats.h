@@ -102,7 +102,7 @@ struct gw_round {
 enum gw_event_type {
     GW_EVENT_STATUS,    /* status changed */
     GW_EVENT_ROUND,     /* a round ended */
-    GW_EVENT_STALL,     /* it will never converge at these rates; text says why */
+    GW_EVENT_STALL,     /* it never converges at these rates, or a device holds it up; text: why */
     GW_EVENT_CONNECTED, /* hello complete; text names the peer */
     GW_EVENT_HOLDING,   /* target: the source is gone before COMMIT; held until the hold time-out */
     GW_EVENT_UNKNOWN,   /* source: the outcome is not known; it goes on asking */
