@@ -209,7 +209,8 @@ int gw_source_start(struct gw_source *src, const char *uri, struct gw_error *err
     if (getrandom(src->session, sizeof(src->session), 0) != (ssize_t)sizeof(src->session))
         return gw_fail(err, -errno, "session id");
     struct gw_wire_config config = {.peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
-                                    .log = &src->log};
+                                    .log = &src->log,
+                                    .rdma_odp = src->params.rdma_odp};
     memcpy(config.session, src->session, sizeof(config.session));
     rc = gw_domain_open(src->uri.scheme, &config, &src->dom, err);
     if (rc < 0)

@@ -34,6 +34,7 @@ static void connect_run(struct gw_job *job)
         .message_bytes_max = src->connect.owner ? GW_PAGE_MESSAGE_BYTES_MAX : 0,
         .log = &src->log,
         .rdma_device = gw_params_device(src->params.rdma_device),
+        .rdma_odp = src->params.rdma_odp,
         .rdma_gid = src->params.rdma_gid_index == GW_RDMA_GID_ANY
                         ? 0
                         : 1 + (unsigned)src->params.rdma_gid_index,

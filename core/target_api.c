@@ -156,6 +156,7 @@ static int open_guest(struct gw_target *tgt, struct gw_error *err)
         return gw_fail(err, -ENOMEM, "target");
     struct gw_wire_config config = {.peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS,
                                     .log = &tgt->log,
+                                    .rdma_odp = tgt->params.rdma_odp,
                                     .rdma_device = gw_params_device(tgt->params.rdma_device)};
     int rc = gw_domain_open(tgt->uri.scheme, &config, &tgt->dom, err);
     if (rc == 0)

@@ -25,7 +25,9 @@ static int open_wire(struct gw_target *tgt, const char *name, struct gw_target_w
                      struct gw_error *err)
 {
     struct gw_wire_config config = {.peer_timeout_ns = tgt->reply.peer_timeout_ns,
-                                    .log = &tgt->log};
+                                    .log = &tgt->log,
+                                    .rdma_odp = tgt->params.rdma_odp,
+                                    .rdma_device = gw_params_device(tgt->params.rdma_device)};
     int rc = gw_wires_beside(name, &tgt->bound, &wire->uri, err);
 
     if (rc == 0)

@@ -108,6 +108,8 @@ struct gw_wire_config {
     void *place_ctx;
     const struct gw_log *log; /* outlives the endpoint */
     const char *rdma_device; /* rdma: this one, outlives the call; NULL or "": as the route leads */
+    bool
+        rdma_odp; /* rdma, when a domain is opened: memory is not pinned, the device faults it in */
     unsigned rdma_gid; /* rdma: 1 + the index of the GID to connect from; 0: as the route leads */
 };
 

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static bool is_zero(const uint8_t *memory, size_t bytes)
 {
@@ -387,6 +388,29 @@ GW_TEST(rdma, device_and_gid_are_as_asked_for_or_refused)
     }
     GW_EXPECT_EQ(connected, 1);
     rig_close(&rig);
+}
+
+GW_TEST(rdma, on_demand_paging_is_used_or_refused)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_wire_config config = {.rdma_odp = true};
+    struct gw_domain *dom;
+    struct gw_mr *mr;
+    void *memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct gw_mr_desc desc = {.addr = memory, .bytes = 1 << 20, .access = GW_MR_REMOTE_WRITE};
+    if (!getenv("RIG_ADDR"))
+        GW_SKIP("no RDMA device here: scripts/soft-roce runs this where there is one");
+    GW_ASSERT(memory != MAP_FAILED);
+    GW_ASSERT_EQ(gw_domain_open("rdma", &config, &dom, &err), 0);
+    int rc = gw_mr_reg(dom, &desc, &mr, &err);
+    if (rc == 0) {
+        gw_mr_dereg(mr);
+    } else {
+        GW_EXPECT_EQ(rc, -EOPNOTSUPP);
+        GW_EXPECT(strstr(err.message, "x-rdma-odp") && err.hint[0]);
+    }
+    gw_domain_close(dom);
+    munmap(memory, 1 << 20);
 }
 
 GW_TEST(rdma, a_wildcard_names_an_address_that_a_peer_can_use)

@@ -53,6 +53,8 @@ struct gw_rdma_domain {
     struct ibv_pd *pd;
     struct ibv_device_attr device_attr;
     char device[IBV_SYSFS_NAME_MAX];
+    bool wants_paging;                 /* as the configuration says */
+    int page_access;                   /* what every registration of pages asks for besides */
     _Atomic uint64_t registered_bytes; /* for messages only */
     pthread_mutex_t endpoints_lock;
     struct gw_rdma_ep *endpoints; /* that events may concern */
@@ -69,6 +71,7 @@ static inline struct gw_rdma_domain *gw_rdma_domain_of(struct gw_domain *dom)
 int gw_rdma_domain_open(const struct gw_wire_config *config, struct gw_domain **dom,
                         struct gw_error *err);
 void gw_rdma_domain_close(struct gw_domain *dom);
+bool gw_rdma_pages_on_demand(struct ibv_context *verbs); /* for writes of a peer's */
 /* Bind to @device (NULL: the only one there is), or see that it is bound to that. [any thread] */
 int gw_rdma_domain_bind(struct gw_rdma_domain *dom, struct ibv_device *device,
                         struct gw_error *err);

@@ -29,6 +29,7 @@ int gw_rdma_domain_open(const struct gw_wire_config *config, struct gw_domain **
         return gw_fail(err, -ENOMEM, "open a domain");
     d->base.ops = &gw_rdma_ops;
     d->log = config->log;
+    d->wants_paging = config->rdma_odp;
     pthread_mutex_init(&d->device_lock, NULL);
     pthread_mutex_init(&d->endpoints_lock, NULL);
     *dom = &d->base;
@@ -61,6 +62,30 @@ void gw_rdma_domain_close(struct gw_domain *dom)
 
 /* ---- the device --------------------------------------------------------------------------------------- */
 
+bool gw_rdma_pages_on_demand(struct ibv_context *verbs)
+{
+    struct ibv_device_attr_ex attr = {0};
+    return ibv_query_device_ex(verbs, NULL, &attr) == 0 &&
+           attr.odp_caps.general_caps & IBV_ODP_SUPPORT &&
+           attr.odp_caps.per_transport_caps.rc_odp_caps & IBV_ODP_SUPPORT_WRITE;
+}
+
+/* Which no device that we had could do: x-rdma-odp asks for it, and is refused rather than ignored. */
+static int choose_paging(struct gw_rdma_domain *d, const char *name, struct gw_error *err)
+{
+    if (!d->wants_paging)
+        return 0;
+    if (!gw_rdma_pages_on_demand(d->verbs)) {
+        int rc = gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
+                              "x-rdma-odp: %s has no on-demand paging for RDMA writes", name);
+        gw_error_hint(err, "leave x-rdma-odp off: memory is pinned then, within x-registered-max");
+        return rc;
+    }
+    d->page_access = IBV_ACCESS_ON_DEMAND;
+    gw_log_warn(d->log, "rdma", "%s pages on demand, which was never tried on hardware", name);
+    return 0;
+}
+
 static int open_device(struct gw_rdma_domain *d, struct ibv_device *device, struct gw_error *err)
 {
     const char *name = ibv_get_device_name(device);
@@ -74,6 +99,9 @@ static int open_device(struct gw_rdma_domain *d, struct ibv_device *device, stru
         return rc;
     if (ibv_query_device(d->verbs, &d->device_attr) != 0)
         return gw_fail(err, -EIO, "the RDMA device %s does not tell its limits", name);
+    rc = choose_paging(d, name, err);
+    if (rc < 0)
+        return rc;
     d->pd = ibv_alloc_pd(d->verbs);
     if (!d->pd)
         return gw_fail(err, errno ? -errno : -EIO, "%s: no protection domain", name);

@@ -105,6 +105,7 @@ int gw_rdma_mr_reg(struct gw_domain *domain, const struct gw_mr_desc *desc, stru
     int rc = gw_rdma_domain_bind(dom, NULL, err);
     if (rc < 0)
         return rc;
+    access |= dom->page_access;
     struct gw_rdma_mr *got = gw_zalloc(1, sizeof(*got));
     if (!got)
         return gw_fail(err, -ENOMEM, "register %" PRIu64 " bytes", desc->bytes);

@@ -2,6 +2,7 @@
 /* The doctor's look at one RDMA device: may this user open it, what are its limits, does it register
  * memory under the present memlock limit, need memory be pinned at all. */
 #include "core/base/error.h"
+#include "transport/rdma/rdma.h"
 #include "transport/rdma/rdma_report.h"
 
 #include <fcntl.h>
@@ -84,15 +85,13 @@ static void report_register(struct ibv_context *context, const char *device, boo
 
 static void report_paging(struct ibv_context *context, const char *device, struct gw_findings *all)
 {
-    struct ibv_device_attr_ex attr = {0};
     struct gw_fix fix = {.note = "nothing to mend: memory is pinned and counts against memlock"};
     char topic[80];
 
     snprintf(topic, sizeof(topic), "rdma paging %s", device);
-    bool asked = ibv_query_device_ex(context, NULL, &attr) == 0;
-    if (asked && (attr.odp_caps.general_caps & IBV_ODP_SUPPORT) &&
-        (attr.odp_caps.per_transport_caps.rc_odp_caps & IBV_ODP_SUPPORT_WRITE))
-        gw_find_ok(all, topic, false, "on demand: memory need not be pinned");
+    if (gw_rdma_pages_on_demand(context))
+        gw_find_ok(all, topic, false,
+                   "on demand: memory need not be pinned (x-rdma-odp, untested)");
     else
         gw_find_bad(all, topic, false, &fix, "the device has no on-demand paging");
 }
