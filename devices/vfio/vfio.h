@@ -97,7 +97,8 @@ bool gw_vfio_needs_ack(const struct gw_vfio *vfio);
  *    or what the driver said */
 int gw_vfio_load(struct gw_vfio *vfio, struct gw_reader *r, struct gw_error *err);
 /** gw_vfio_load_finish() - everything was loaded: the driver judges whether it was whole. Before the
- *  source is told of success. */
+ *  source is told of success. Return: 0; -ENODATA: nothing came, or no configuration; -EBADMSG: not all that
+ *  the source has sent; or what the driver said. */
 int gw_vfio_load_finish(struct gw_vfio *vfio, struct gw_error *err);
 /** gw_vfio_load_cleanup() - after a load that was not finished, the device is reset. */
 void gw_vfio_load_cleanup(struct gw_vfio *vfio);

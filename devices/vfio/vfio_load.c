@@ -251,6 +251,20 @@ int gw_vfio_load_raw(struct gw_vfio *v, const void *data, size_t bytes, struct g
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* A device that heard nothing would run as it was made, under a guest that knows it otherwise. */
+static int check_came(const struct gw_vfio *v, struct gw_error *err)
+{
+    if (v->load_step == GW_VFIO_LOAD_CONFIG)
+        return 0;
+    int rc = v->load_step == GW_VFIO_LOAD_NEW
+                 ? bad(v, -ENODATA, "nothing came of its state", v->config.name)
+                 : bad(v, -ENODATA, "its configuration did not come", v->config.name);
+    gw_error_hint(err,
+                  "the source has no such device, or none of that name, or ended early: give both "
+                  "sides the same devices");
+    return rc;
+}
+
 int gw_vfio_load_finish(struct gw_vfio *v, struct gw_error *err)
 {
     if (v->announced && !v->total_seen)
@@ -258,6 +272,9 @@ int gw_vfio_load_finish(struct gw_vfio *v, struct gw_error *err)
                    v->config.name, v->loaded_bytes);
     int rc = v->total_seen ? check_total(v, err) : 0;
     if (rc < 0 || v->odev.state != GW_ODEV_RESUMING)
+        return rc;
+    rc = check_came(v, err);
+    if (rc < 0)
         return rc;
     rc = gw_odev_move(&v->odev, GW_ODEV_STOP, GW_ODEV_ERROR, err);
     if (rc < 0)

@@ -289,14 +289,19 @@ GW_TEST(vfio_record, data_before_set_up_is_refused)
     expect_refused(&rig, GW_DEVICE_BEGIN, -EPROTO, IT "state comes before its set-up");
 }
 
+static void configuration(struct rig *rig)
+{
+    tag(rig, GW_VFIO_CONFIG_STATE);
+    vendor_save_config(rig->src.vendor, &rig->w, NULL);
+    tag(rig, GW_VFIO_END_OF_STATE);
+}
+
 GW_TEST(vfio_record, data_after_the_configuration_is_refused)
 {
     struct rig rig;
     open_target(&rig, RIG_STAGING, NULL);
     set_up(&rig);
-    tag(&rig, GW_VFIO_CONFIG_STATE);
-    vendor_save_config(rig.src.vendor, &rig.w, NULL);
-    tag(&rig, GW_VFIO_END_OF_STATE);
+    configuration(&rig);
     GW_EXPECT_EQ(rig_load(&rig, GW_DEVICE_FULL), 0);
     data(&rig, 4, 4);
     tag(&rig, GW_VFIO_END_OF_STATE);
@@ -542,6 +547,34 @@ GW_TEST(vfio_record, an_announced_total_that_does_not_come_is_missed)
     rig_close(&rig);
 }
 
+static void expect_missed(struct rig *rig, const char *what)
+{
+    GW_EXPECT_EQ(gw_vfio_load_finish(rig->dst.vfio, &rig->err), -ENODATA);
+    GW_EXPECT_STREQ(rig->err.message, what);
+    GW_EXPECT(strstr(rig->err.hint, "the same devices") != NULL);
+    rig->dst.desc.ops->load_cleanup(rig->dst.vfio);
+    GW_EXPECT_EQ(vendor_state(rig->dst.vendor), GW_ODEV_RUNNING);
+    rig_close(rig);
+}
+
+GW_TEST(vfio_record, a_device_of_which_nothing_came_is_missed)
+{
+    struct rig rig;
+    open_target(&rig, RIG_FEATURE, NULL);
+    expect_missed(&rig, IT "nothing came of its state");
+}
+
+GW_TEST(vfio_record, a_configuration_that_did_not_come_is_missed)
+{
+    struct rig rig;
+    open_target(&rig, RIG_STAGING, NULL);
+    set_up(&rig);
+    data(&rig, 16, 16);
+    tag(&rig, GW_VFIO_END_OF_STATE);
+    GW_EXPECT_EQ(rig_load(&rig, GW_DEVICE_END), 0);
+    expect_missed(&rig, IT "its configuration did not come");
+}
+
 GW_TEST(vfio_record, state_that_the_driver_finds_invalid_is_refused_in_time)
 {
     for (unsigned front = 0; front < 2; front++) {
@@ -551,6 +584,8 @@ GW_TEST(vfio_record, state_that_the_driver_finds_invalid_is_refused_in_time)
         data(&rig, 16, 16); /* another device's bytes: well-formed records, and no state */
         tag(&rig, GW_VFIO_END_OF_STATE);
         GW_EXPECT_EQ(rig_load(&rig, GW_DEVICE_END), 0);
+        configuration(&rig);
+        GW_EXPECT_EQ(rig_load(&rig, GW_DEVICE_FULL), 0);
         GW_EXPECT_EQ(gw_vfio_load_finish(rig.dst.vfio, &rig.err), -EINVAL);
         GW_EXPECT_STREQ(rig.err.hint, "the driver found the state invalid or incomplete");
         rig.dst.desc.ops->load_cleanup(rig.dst.vfio);
