@@ -12,6 +12,7 @@
 #include "transport/ofi/ofi_impl.h"
 #include "transport/preface.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -329,12 +330,37 @@ static void ill_open(struct ill *ill, const char *wire, enum intent intent)
     GW_ASSERT_EQ(write(ill->pipe[1], &orders, sizeof(orders)), sizeof(orders));
 }
 
+/* What process @pid left in /dev/shm, if it used shm: "PID:USER:NUMBER", each renamed to be the next one
+ * of process @heir, 0: removed. How many. */
+static unsigned settle_left_overs(pid_t pid, pid_t heir)
+{
+    char prefix[32], from[300], to[300];
+    struct dirent *entry;
+    unsigned found = 0;
+    DIR *dir = opendir("/dev/shm");
+    snprintf(prefix, sizeof(prefix), "%d:", (int)pid);
+    while (dir && (entry = readdir(dir))) {
+        unsigned user, number;
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0 ||
+            sscanf(entry->d_name + strlen(prefix), "%u:%u", &user, &number) != 2)
+            continue;
+        snprintf(from, sizeof(from), "/dev/shm/%s", entry->d_name);
+        snprintf(to, sizeof(to), "/dev/shm/%d:%u:%u", (int)heir, user, number + 1);
+        GW_EXPECT_EQ(heir ? rename(from, to) : unlink(from), 0);
+        found++;
+    }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
 static void ill_close(struct ill *ill)
 {
     int status = 0;
     close(ill->pipe[1]);
     kill(ill->pid, SIGKILL); /* it may wait for us, inside of libfabric */
     waitpid(ill->pid, &status, 0);
+    settle_left_overs(ill->pid, 0);
     gw_ep_close(ill->rig.target);
     ill->rig.target = NULL;
     gw_mr_dereg(ill->mr);
@@ -413,6 +439,26 @@ GW_TEST_EACH(ofi, close_stops_a_peer_that_does_not_stop, wires)
     memset(ill.area + LENT_AT, 0x11, LENT_BYTES);
     gw_clock_poll(NULL, 0, gw_clock_ns() + 100 * GW_NS_PER_MS);
     GW_EXPECT(is_all(ill.area + LENT_AT, LENT_BYTES, 0x11));
+    ill_close(&ill);
+}
+
+/* shm calls its memory by the number of the process, and numbers come again. What a dead one left is in
+ * use as long as a process of its number lives, here the dead one itself, that nobody has waited for. */
+GW_TEST(ofi, shm_opens_although_a_dead_process_left_memory_of_the_same_name)
+{
+    struct ill ill;
+    struct rig rig;
+    siginfo_t dead;
+    uint8_t heard[8];
+    ill_open(&ill, "ofi-shm", PUT_FOR_EVER);
+    await_puts(&ill);
+    kill(ill.pid, SIGKILL);
+    GW_ASSERT_EQ(waitid(P_PID, (id_t)ill.pid, &dead, WEXITED | WNOWAIT), 0);
+    GW_ASSERT_EQ(settle_left_overs(ill.pid, getpid()), 1);
+    rig_open(&rig, "ofi-shm");
+    GW_EXPECT_EQ(rig_send(rig.source, "ok", 2), 0);
+    GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 2);
+    rig_close(&rig);
     ill_close(&ill);
 }
 

@@ -19,6 +19,7 @@
 
 #define CONNECT_NS (10 * GW_NS_PER_S)
 #define PEER_TIMEOUT_NS (2 * GW_NS_PER_S)
+#define LEFT_OVERS_MAX 256u /* of one dead process, an endpoint each */
 
 /* ---- the peer's card -------------------------------------------------------------------------- */
 
@@ -116,6 +117,31 @@ static int open_cq(struct gw_ofi_ep *e)
     return rc;
 }
 
+/* An endpoint of libfabric's, bound to @e's queue and addresses, and enabled. On failure there is none. */
+static int open_bound(struct gw_ofi_ep *e, const char **what)
+{
+    const struct gw_ofi_fabric *f = &e->dom->fabric;
+    *what = "fi_endpoint";
+    int rc = fi_endpoint(f->domain, f->info, &e->ep, NULL);
+    if (rc < 0) {
+        e->ep = NULL;
+        return rc;
+    }
+    *what = "fi_ep_bind";
+    rc = fi_ep_bind(e->ep, &e->av->fid, 0);
+    if (rc == 0)
+        rc = fi_ep_bind(e->ep, &e->cq->fid, FI_TRANSMIT | FI_RECV);
+    if (rc == 0) {
+        *what = "fi_enable";
+        rc = fi_enable(e->ep);
+    }
+    if (rc < 0) {
+        fi_close(&e->ep->fid);
+        e->ep = NULL;
+    }
+    return rc;
+}
+
 static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
 {
     const struct gw_ofi_fabric *f = &e->dom->fabric;
@@ -127,19 +153,12 @@ static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
         what = "fi_av_open";
         rc = fi_av_open(f->domain, &av, &e->av, NULL);
     }
-    if (rc == 0) {
-        what = "fi_endpoint";
-        rc = fi_endpoint(f->domain, f->info, &e->ep, NULL);
-    }
-    if (rc == 0) {
-        what = "fi_ep_bind";
-        rc = fi_ep_bind(e->ep, &e->av->fid, 0);
-    }
-    if (rc == 0)
-        rc = fi_ep_bind(e->ep, &e->cq->fid, FI_TRANSMIT | FI_RECV);
-    if (rc == 0) {
-        what = "fi_enable";
-        rc = fi_enable(e->ep);
+    /* shm names an endpoint after the process's number, and takes what a killed process of the same
+     * number left for one in use; it removes that as it says so (libfabric 1.17, docs/decisions/0011). */
+    for (unsigned tries = 0; rc == 0 && !e->ep; tries++) {
+        rc = open_bound(e, &what);
+        if (rc == -FI_EBUSY && tries < LEFT_OVERS_MAX)
+            rc = 0;
     }
     gw_ofi_leave(e->dom);
     return rc < 0 ? gw_ofi_fail(err, rc, what) : 0;
