@@ -14,9 +14,10 @@
 #include <unistd.h>
 
 #define NS_PER_S 1000000000u
-#define POLL_MS_MAX 200 /* a crash is looked for as often */
-#define CHECK_S 1.0     /* how long a guest that stayed is watched */
-#define GOING_ON_S 10   /* and how long one may take to say that it goes on */
+#define POLL_MS_MAX 200      /* a crash is looked for as often */
+#define CHECK_S 1.0          /* how long a guest that stayed is watched */
+#define GOING_ON_S 10        /* and how long one may take to say that it goes on */
+#define RETAKE_NS 100000000u /* between two tries to have back what was released */
 
 struct command {
     struct vmm_options options;
@@ -72,6 +73,7 @@ static int fail(struct command *command, int rc)
 static void step(struct command *command, uint64_t until_ns)
 {
     struct gw_loop *loop = command->migration.loop;
+    bool waits = command->machine.running && vmm_board_drain(&command->machine);
     uint64_t now_ns = vmm_now_ns(CLOCK_MONOTONIC);
     uint64_t left_ms = until_ns > now_ns ? (until_ns - now_ns) / 1000000 + 1 : 0;
     struct signalfd_siginfo info;
@@ -80,8 +82,9 @@ static void step(struct command *command, uint64_t until_ns)
         {.fd = command->signalled ? -1 : command->signal_fd, .events = POLLIN},
         {.fd = loop ? gw_loop_fd(loop) : -1, .events = POLLIN},
         {.fd = command->machine.running ? command->machine.disk.kick_fd : -1, .events = POLLIN},
+        {.fd = waits ? command->machine.serial_fd : -1, .events = POLLOUT},
     };
-    if (poll(fds, 4, left_ms < POLL_MS_MAX ? (int)left_ms : POLL_MS_MAX) <= 0)
+    if (poll(fds, 5, left_ms < POLL_MS_MAX ? (int)left_ms : POLL_MS_MAX) <= 0)
         return;
     if (fds[0].revents)
         vmm_board_tick(&command->machine);
@@ -113,7 +116,8 @@ static int make_machine(struct command *command, unsigned vcpus)
                                         .memory = options->memory,
                                         .serial_fd = STDOUT_FILENO,
                                         .disk_path = options->disk,
-                                        .lock_path = options->lock ? options->lock : options->disk};
+                                        .lock_path = options->lock ? options->lock : options->disk,
+                                        .slow_percent = options->slow_percent};
     char why[VMM_WHY_BYTES];
     if (options->ring && vmm_ring_probe(why) == 0) {
         config.ring_bytes = 1u << 20;
@@ -127,8 +131,6 @@ static int make_machine(struct command *command, unsigned vcpus)
     if (rc == 0 && config.serial_fd < 0)
         rc = vmm_fail(&command->machine, -errno, "serial '%s': %s", options->serial,
                       strerror(errno));
-    for (unsigned i = 0; rc == 0 && i < vcpus; i++)
-        vmm_vcpu_slow(&command->machine.vcpus[i], options->slow_percent);
     return rc;
 }
 
@@ -198,8 +200,11 @@ static int await_end(struct command *command)
     while (!migration->ended && !migration->unknown) {
         step(command, UINT64_MAX);
         pass_signal_on(command, &passed);
-        if (migration->retake) { /* one more try */
+        if (migration->retake) { /* until who has it lets it go: the guest is nowhere else */
             migration->retake = false;
+            uint64_t until_ns = vmm_now_ns(CLOCK_MONOTONIC) + RETAKE_NS;
+            while (vmm_now_ns(CLOCK_MONOTONIC) < until_ns)
+                step(command, until_ns);
             if (gw_source_resolve(migration->source, GW_RESOLVE_RESUME, err) < 0)
                 return -EIO;
         }

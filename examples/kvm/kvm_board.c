@@ -5,6 +5,7 @@
 #include "examples/kvm/kvm_machine.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
@@ -13,6 +14,7 @@
 #define TIMER_US_MIN 100u
 #define PAUSED_NS_MAX UINT64_C(3600000000000) /* nobody is paused for longer */
 #define SERIAL_IDLE 0x60                      /* both buffers of the line's sender are empty */
+#define TSC 0x10                              /* the counter's number among the MSRs */
 
 int vmm_board_init(struct vmm_machine *machine)
 {
@@ -114,6 +116,8 @@ void vmm_board_resume(struct vmm_machine *machine)
         board->clock_ns += real_ns - board->paused_real_ns;
     atomic_store(&machine->clock_offset_ns, (int64_t)(board->clock_ns - monotonic_ns));
     board->timer_us = bounded(board->timer_us);
+    if (board->serial_queued > sizeof(board->serial_queue))
+        board->serial_queued = sizeof(board->serial_queue);
     board->checked_before = board->checked;
     arm_timer_locked(machine);
     pthread_mutex_unlock(&machine->board_lock);
@@ -140,36 +144,78 @@ void vmm_board_pause(struct vmm_machine *machine)
         board->kvm_clock_ns = clock.clock;
 }
 
+/* Whether @vcpu's time stamp counter went @passed_ns further, which is asked of it afterwards. */
+static bool forward_tsc(const struct vmm_vcpu *vcpu, uint64_t passed_ns)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } counter = {.head.nmsrs = 1, .entry.index = TSC}, is;
+    int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+    if (khz <= 0 || ioctl(vcpu->fd, KVM_GET_MSRS, &counter) != 1)
+        return false;
+    counter.entry.data += passed_ns / 1000000 * (uint64_t)khz;
+    is = counter;
+    return ioctl(vcpu->fd, KVM_SET_MSRS, &counter) == 1 &&
+           ioctl(vcpu->fd, KVM_GET_MSRS, &is) == 1 && is.entry.data >= counter.entry.data;
+}
+
 int vmm_board_arrived(struct vmm_machine *machine, uint64_t least_ns)
 {
     struct vmm_board *board = &machine->board;
     uint64_t now_ns = vmm_now_ns(CLOCK_REALTIME), passed_ns = now_ns - board->paused_real_ns;
-    struct {
-        struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } counter = {.head.nmsrs = 1, .entry.index = 0x10};
     if (passed_ns < least_ns || passed_ns > PAUSED_NS_MAX) {
         passed_ns = least_ns;
         board->paused_real_ns = now_ns - passed_ns;
     }
     struct kvm_clock_data clock = {.clock = board->kvm_clock_ns + passed_ns};
     bool all = ioctl(machine->vm, KVM_SET_CLOCK, &clock) == 0;
-    for (unsigned i = 0; i < machine->vcpu_count; i++) {
-        int khz = ioctl(machine->vcpus[i].fd, KVM_GET_TSC_KHZ, 0);
-        bool done = khz > 0 && ioctl(machine->vcpus[i].fd, KVM_GET_MSRS, &counter) == 1;
-        counter.entry.data += passed_ns / 1000000 * (uint64_t)(done ? khz : 0);
-        all &= done && ioctl(machine->vcpus[i].fd, KVM_SET_MSRS, &counter) == 1;
-    }
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        all &= forward_tsc(&machine->vcpus[i], passed_ns);
     return all ? 0 : vmm_fail(machine, -EIO, "not all of the guest's clocks were set forward");
 }
 
-/* Every byte is with the line's owner before the guest goes on, so none is lost or said twice. */
-static void serial_say_locked(struct vmm_machine *machine, uint8_t byte)
+/* ---- the serial line ------------------------------------------------------------------------------- */
+
+/* Without waiting for who listens: the guest would stand still, and could not be paused. A listener who
+ * has gone gets nothing, and is not waited for. */
+static bool serial_write(const struct vmm_machine *machine, uint8_t byte)
 {
-    machine->board.serial_bytes++;
+    struct pollfd line = {.fd = machine->serial_fd, .events = POLLOUT};
+    if (poll(&line, 1, 0) == 0)
+        return false;
     while (write(machine->serial_fd, &byte, 1) < 0 && errno == EINTR)
         ;
+    return true;
 }
+
+bool vmm_board_drain(struct vmm_machine *machine)
+{
+    struct vmm_board *board = &machine->board;
+    uint32_t taken = 0;
+    pthread_mutex_lock(&machine->board_lock);
+    while (taken < board->serial_queued && serial_write(machine, board->serial_queue[taken]))
+        taken++;
+    board->serial_queued -= taken;
+    memmove(board->serial_queue, board->serial_queue + taken, board->serial_queued);
+    bool waits = board->serial_queued > 0;
+    pthread_mutex_unlock(&machine->board_lock);
+    return waits;
+}
+
+/* What nobody takes now waits, and goes along with the guest; what finds no room is lost, as on any line
+ * whose status is not looked at. */
+static void serial_say_locked(struct vmm_machine *machine, uint8_t byte)
+{
+    struct vmm_board *board = &machine->board;
+    board->serial_bytes++;
+    if ((board->serial_queued == 0 && serial_write(machine, byte)) ||
+        board->serial_queued == sizeof(board->serial_queue))
+        return;
+    board->serial_queue[board->serial_queued++] = byte;
+}
+
+/* ---- ports ----------------------------------------------------------------------------------------- */
 
 static uint32_t port_in_locked(struct vmm_vcpu *vcpu, uint16_t port)
 {
@@ -187,7 +233,7 @@ static uint32_t port_in_locked(struct vmm_vcpu *vcpu, uint16_t port)
         board->ticks_due = 0;
         return ticks;
     case BOARD_SERIAL_STATUS:
-        return SERIAL_IDLE;
+        return board->serial_queued < sizeof(board->serial_queue) ? SERIAL_IDLE : 0;
     default:
         if (port >= BOARD_SERIAL && port < BOARD_SERIAL + 8)
             return board->serial[port - BOARD_SERIAL];

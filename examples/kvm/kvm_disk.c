@@ -42,6 +42,7 @@ int vmm_disk_open(struct vmm_machine *machine, const char *path)
     disk->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (disk->fd < 0 || disk->kick_fd < 0 || fstat(disk->fd, &file) < 0)
         return vmm_fail(machine, -errno, "disk '%s': %s", path, strerror(errno));
+    machine->board.disk_bytes = (uint64_t)file.st_size / 512 * 512;
     struct gw_virtio_config config = {
         .struct_bytes = sizeof(config),
         .name = "virtio-blk",
@@ -55,7 +56,7 @@ int vmm_disk_open(struct vmm_machine *machine, const char *path)
                                              .queues = 1,
                                              .ring = RING,
                                              .fd = disk->fd,
-                                             .bytes = (uint64_t)file.st_size / 512 * 512};
+                                             .bytes = machine->board.disk_bytes};
     int rc = gw_virtio_blk_new(&config, &blk, &disk->dev, &err);
     return rc < 0 ? vmm_fail(machine, rc, "disk '%s': %s", path, err.message) : 0;
 }

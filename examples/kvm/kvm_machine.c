@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,7 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
     machine->kvm = machine->vm = machine->timer_fd = machine->lock_fd = machine->disk.fd =
         machine->disk.kick_fd = -1;
     machine->lock_path = config->lock_path;
+    machine->slow_percent = config->slow_percent;
     machine->serial_fd = config->serial_fd;
     machine->memory = config->memory;
     machine->ring_bytes = config->ring_bytes;
@@ -82,6 +84,7 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
         rc = vmm_board_init(machine);
     for (unsigned i = 0; rc == 0 && i < config->vcpus; i++)
         rc = vmm_vcpu_new(machine, i);
+    vmm_machine_slow(machine, UINT_MAX, 0);
     return rc == 0 && config->disk_path ? vmm_disk_open(machine, config->disk_path) : rc;
 }
 
@@ -133,10 +136,19 @@ int vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus)
 
 void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent)
 {
+    if (percent < machine->slow_percent)
+        percent = machine->slow_percent;
     for (unsigned i = 0; i < machine->vcpu_count; i++) {
         if (vcpu == i || vcpu >= machine->vcpu_count)
             vmm_vcpu_slow(&machine->vcpus[i], percent);
     }
+}
+
+static void drop_lock(struct vmm_machine *machine)
+{
+    if (machine->lock_fd >= 0)
+        close(machine->lock_fd);
+    machine->lock_fd = -1;
 }
 
 int vmm_lock_take(struct vmm_machine *machine)
@@ -148,15 +160,16 @@ int vmm_lock_take(struct vmm_machine *machine)
         return 0;
     int rc = vmm_fail(machine, -errno, "lock '%s': %s: who has the machine's disk?",
                       machine->lock_path, strerror(errno));
-    vmm_lock_drop(machine);
+    drop_lock(machine);
     return rc;
 }
 
-void vmm_lock_drop(struct vmm_machine *machine)
+int vmm_lock_give(struct vmm_machine *machine)
 {
-    if (machine->lock_fd >= 0)
-        close(machine->lock_fd);
-    machine->lock_fd = -1;
+    if (machine->disk.fd >= 0 && fdatasync(machine->disk.fd) < 0)
+        return vmm_fail(machine, -errno, "the disk's last writes: %s", strerror(errno));
+    drop_lock(machine);
+    return 0;
 }
 
 void vmm_machine_free(struct vmm_machine *machine)
@@ -176,7 +189,7 @@ void vmm_machine_free(struct vmm_machine *machine)
         close(machine->timer_fd);
     vmm_disk_close(machine);
     vmm_memory_free(machine);
-    vmm_lock_drop(machine);
+    drop_lock(machine);
     pthread_cond_destroy(&machine->run_changed);
     pthread_mutex_destroy(&machine->run_lock);
     pthread_mutex_destroy(&machine->ring_lock);

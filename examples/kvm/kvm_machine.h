@@ -26,6 +26,7 @@
 #define VMM_XSAVE_BYTES_MAX 16384
 #define VMM_WHY_BYTES 256
 #define VMM_MSRS 10
+#define VMM_SERIAL_BYTES 1024 /* what the serial line holds while nobody takes it */
 
 enum vmm_memory { VMM_ANON, VMM_MEMFD, VMM_HUGETLB };
 
@@ -77,8 +78,10 @@ struct vmm_vcpu_state {
 
 /* What hangs on the ports. Guarded by board_lock while the machine runs. */
 struct vmm_board {
-    uint8_t serial[8];     /* registers that are read back */
-    uint64_t serial_bytes; /* said so far */
+    uint8_t serial[8];                      /* registers that are read back */
+    uint64_t serial_bytes;                  /* said so far */
+    uint8_t serial_queue[VMM_SERIAL_BYTES]; /* said, and not taken yet */
+    uint32_t serial_queued;
     uint32_t timer_us;
     uint64_t timer_next_ns; /* of the guest's clock */
     uint32_t ticks_due;
@@ -89,6 +92,7 @@ struct vmm_board {
     uint64_t paused_real_ns;  /* [paused] the host's time of day then */
     uint64_t kvm_clock_ns;    /* [paused] KVM's clock then */
     uint64_t started_real_ns; /* and when the guest's clock was 0 */
+    uint64_t disk_bytes;      /* 0: no disk. A guest that knows another size does not arrive */
 };
 
 struct gw_virtio;
@@ -126,6 +130,7 @@ struct vmm_machine {
     struct vmm_disk disk;
     const char *lock_path;
     int lock_fd;                     /* -1: not held */
+    unsigned slow_percent;           /* its owner's wish: no processor is ever slowed by less */
     _Atomic int64_t clock_offset_ns; /* the guest's clock less the host's monotonic one */
 };
 
@@ -138,6 +143,7 @@ struct vmm_machine_config {
     int serial_fd;          /* what the guest says goes there; borrowed */
     const char *disk_path;  /* or NULL */
     const char *lock_path;  /* or NULL; borrowed */
+    unsigned slow_percent;  /* of the time that processors never run, 0..99 */
 };
 
 /* No memory yet, processors of no state. @machine is filled either way, for vmm_machine_free(). */
@@ -150,12 +156,14 @@ void vmm_machine_pause(struct vmm_machine *machine);
  * left, or there are fewer. */
 int vmm_machine_keep(struct vmm_machine *machine, unsigned vcpus);
 void vmm_machine_free(struct vmm_machine *machine);
-/* vmm_vcpu_slow() of one processor, or of all if there is none of that number. [any thread] */
+/* vmm_vcpu_slow() of one processor, or of all if there is none of that number, but for what its owner wants.
+ * [any thread] */
 void vmm_machine_slow(struct vmm_machine *machine, unsigned vcpu, unsigned percent);
 /* What one host alone may have of a machine, its disks above all, is a lock on a file here; without a file
  * both do nothing. Taking it never waits. */
 int vmm_lock_take(struct vmm_machine *machine);
-void vmm_lock_drop(struct vmm_machine *machine);
+/* [paused] The other host finds on the disk what this one wrote. Return: 0, or its error: still held. */
+int vmm_lock_give(struct vmm_machine *machine);
 int vmm_fail(struct vmm_machine *machine, int rc, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 uint64_t vmm_now_ns(clockid_t clock);
@@ -165,10 +173,10 @@ uint64_t vmm_now_ns(clockid_t clock);
 /* The next block, at the end of those before it (the ROM at its place). */
 int vmm_memory_add(struct vmm_machine *machine, const char *name, uint64_t bytes, bool read_only,
                    struct vmm_block **block);
-/* Tell KVM of a block; again with @log to begin or end its dirty log. */
+/* Tell KVM of a block; again with @log to begin or end its dirty log. What no processor can write has none. */
 int vmm_memory_slot(struct vmm_machine *machine, const struct vmm_block *block, bool log);
-/* [gpa, gpa + bytes) in one block, for the hypervisor to write: marked as written after that by
- * vmm_memory_wrote(). NULL: not there. Devices with queues in guest memory are to use these. */
+/* [gpa, gpa + bytes) in one block that can be written, for a device: marked as written after that by
+ * vmm_memory_wrote(). NULL: not there, or read-only. Devices with queues in guest memory are to use these. */
 void *vmm_memory_at(struct vmm_machine *machine, uint64_t gpa, uint64_t bytes);
 void vmm_memory_wrote(struct vmm_machine *machine, uint64_t gpa, uint64_t bytes);
 /* Bits of pages: @first is a multiple of 64. Taking ors them into @into and clears them. [any thread] */
@@ -223,6 +231,8 @@ void vmm_board_port(struct vmm_vcpu *vcpu, uint16_t port, bool out, void *data, 
 void vmm_board_mmio(struct vmm_vcpu *vcpu, uint64_t gpa, bool out, void *data, unsigned bytes);
 /* When timer_fd is readable. */
 void vmm_board_tick(struct vmm_machine *machine);
+/* Serial bytes that wait, as far as the line takes them now. Return: some still wait. */
+bool vmm_board_drain(struct vmm_machine *machine);
 bool vmm_board_goes_on(struct vmm_machine *machine); /* has checked something since it runs here */
 void vmm_board_resume(struct vmm_machine *machine);
 void vmm_board_pause(struct vmm_machine *machine);

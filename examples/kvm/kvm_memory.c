@@ -39,7 +39,9 @@ int vmm_memory_slot(struct vmm_machine *machine, const struct vmm_block *block, 
 {
     struct kvm_userspace_memory_region region = {
         .slot = block->slot,
-        .flags = (block->read_only ? KVM_MEM_READONLY : 0u) | (log ? KVM_MEM_LOG_DIRTY_PAGES : 0u),
+        .flags = block->read_only ? KVM_MEM_READONLY
+                 : log            ? KVM_MEM_LOG_DIRTY_PAGES
+                                  : 0u,
         .guest_phys_addr = block->gpa,
         .memory_size = block->bytes,
         .userspace_addr = (uintptr_t)block->host,
@@ -98,7 +100,7 @@ static struct vmm_block *find(struct vmm_machine *machine, uint64_t gpa, uint64_
 void *vmm_memory_at(struct vmm_machine *machine, uint64_t gpa, uint64_t bytes)
 {
     struct vmm_block *block = find(machine, gpa, bytes);
-    return block ? block->host + (gpa - block->gpa) : NULL;
+    return block && !block->read_only ? block->host + (gpa - block->gpa) : NULL;
 }
 
 void vmm_memory_wrote(struct vmm_machine *machine, uint64_t gpa, uint64_t bytes)

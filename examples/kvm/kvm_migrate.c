@@ -26,9 +26,8 @@ static int on_resume(void *ctx, struct gw_error *err)
 
 static int on_release(void *ctx, struct gw_error *err)
 {
-    (void)err;
-    vmm_lock_drop(((struct vmm_migration *)ctx)->machine);
-    return 0;
+    struct vmm_migration *migration = ctx;
+    return told(migration, vmm_lock_give(migration->machine), err);
 }
 
 static int on_acquire(void *ctx, struct gw_error *err)

@@ -24,8 +24,6 @@ static int fail(struct gw_error *err, const struct vmm_block *block, const char 
 static int set_log(struct vmm_machine *machine, unsigned id, bool log, struct gw_error *err)
 {
     const struct vmm_block *block = &machine->blocks[id];
-    if (block->read_only) /* no processor can write it */
-        return 0;
     return vmm_memory_slot(machine, block, log) < 0 ? fail(err, block, "dirty tracking") : 0;
 }
 

@@ -40,6 +40,8 @@ static const struct gw_vmstate vmstate_board = {
     GW_VMSTATE_OF(struct vmm_board), .name = "board",
     GW_VMSTATE_FIELDS(GW_VMSTATE_BUFFER(serial, struct vmm_board),
                       GW_VMSTATE_UINT64(serial_bytes, struct vmm_board),
+                      GW_VMSTATE_BUFFER(serial_queue, struct vmm_board),
+                      GW_VMSTATE_UINT32(serial_queued, struct vmm_board),
                       GW_VMSTATE_UINT32(timer_us, struct vmm_board),
                       GW_VMSTATE_UINT64(timer_next_ns, struct vmm_board),
                       GW_VMSTATE_UINT32(ticks_due, struct vmm_board),
@@ -49,13 +51,14 @@ static const struct gw_vmstate vmstate_board = {
                       GW_VMSTATE_UINT64(clock_ns, struct vmm_board),
                       GW_VMSTATE_UINT64(paused_real_ns, struct vmm_board),
                       GW_VMSTATE_UINT64(kvm_clock_ns, struct vmm_board),
-                      GW_VMSTATE_UINT64(started_real_ns, struct vmm_board))};
+                      GW_VMSTATE_UINT64(started_real_ns, struct vmm_board),
+                      GW_VMSTATE_UINT64_EQUAL(disk_bytes, struct vmm_board))};
 
 const struct gw_vmstate vmm_vmstate = {
     GW_VMSTATE_OF(struct vmm_migration),
     .name = "machine",
-    .version_id = 1,
-    .minimum_version_id = 1,
+    .version_id = 2,
+    .minimum_version_id = 2,
     .pre_save = pre_save,
     .post_load = post_load,
     GW_VMSTATE_FIELDS(

@@ -32,15 +32,30 @@ static void start(const struct gw_dirty_ops *ops)
     }
 }
 
-static void sync_all(const struct gw_dirty_ops *ops)
+/* Every other range, from @first on: the library's scan threads ask side by side. */
+static void sync_half(const struct gw_dirty_ops *ops, uint64_t first)
 {
     for (unsigned id = 0; id < machine.block_count; id++) {
         uint64_t pages = machine.blocks[id].bytes / VMM_PAGE_BYTES;
-        for (uint64_t first = 0; first < pages; first += RANGE_PAGES) {
-            uint64_t count = pages - first < RANGE_PAGES ? pages - first : RANGE_PAGES;
-            GW_EXPECT_EQ(ops->sync(&machine, id, first, count, &reported[id][first / 64], NULL), 0);
+        for (uint64_t at = first; at < pages; at += (uint64_t)2 * RANGE_PAGES) {
+            uint64_t count = pages - at < RANGE_PAGES ? pages - at : RANGE_PAGES;
+            GW_EXPECT_EQ(ops->sync(&machine, id, at, count, &reported[id][at / 64], NULL), 0);
         }
     }
+}
+
+static void *sync_odd(void *ops)
+{
+    sync_half(ops, RANGE_PAGES);
+    return NULL;
+}
+
+static void sync_all(const struct gw_dirty_ops *ops)
+{
+    pthread_t other;
+    GW_ASSERT_EQ(pthread_create(&other, NULL, sync_odd, (void *)(uintptr_t)ops), 0);
+    sync_half(ops, 0);
+    pthread_join(other, NULL);
 }
 
 /* Return: how many pages differ. One that was not reported is noted. */

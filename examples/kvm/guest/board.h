@@ -29,7 +29,8 @@
 
 /* Ports. Serial is a 16550 as far as output goes. Others are 32 bits wide. */
 #define BOARD_SERIAL 0x3f8
-#define BOARD_SERIAL_STATUS 0x3fd
+#define BOARD_SERIAL_STATUS 0x3fd /* in */
+#define BOARD_SERIAL_ROOM 0x20    /* of the status: a byte more can be said */
 #define BOARD_CLOCK_LOW                                                                            \
     0x510 /* in: ns since the start; latches the other half, for this processor */
 #define BOARD_CLOCK_HIGH 0x514  /* in */

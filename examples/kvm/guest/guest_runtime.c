@@ -35,8 +35,11 @@ void *memset(void *to, int value, unsigned long bytes)
 
 void say(const char *text)
 {
-    while (*text)
+    while (*text) {
+        while (!(port_in8(BOARD_SERIAL_STATUS) & BOARD_SERIAL_ROOM))
+            ;
         port_out8(BOARD_SERIAL, (unsigned char)*text++);
+    }
 }
 
 void say_number(unsigned long number)

@@ -28,6 +28,13 @@ static inline void port_out(unsigned short port, unsigned value)
     __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static inline unsigned char port_in8(unsigned short port)
+{
+    unsigned char value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
 static inline unsigned port_in(unsigned short port)
 {
     unsigned value;
