@@ -147,6 +147,8 @@ static void start_driver(struct gw_guest_disk *disk)
 {
     put_register(disk, 0x70, 0);
     put_register(disk, 0x70, 3);
+    put_register(disk, 0x24, 0);
+    put_register(disk, 0x20, (uint32_t)GW_VIRTIO_BIT(GW_VIRTIO_BLK_F_FLUSH));
     put_register(disk, 0x24, 1);
     put_register(disk, 0x20, 1); /* version 1, and nothing else */
     put_register(disk, 0x70, 3 | GW_VIRTIO_S_FEATURES_OK);

@@ -190,6 +190,11 @@ static uint8_t transfer(struct blk *blk, struct data *data, uint64_t sector, boo
     return STATUS_OK;
 }
 
+static uint8_t sync_file(const struct blk *blk)
+{
+    return fdatasync(blk->fd) < 0 ? STATUS_IO : STATUS_OK;
+}
+
 static bool is_on_disk(const struct blk *blk, uint64_t sector, uint64_t bytes)
 {
     return bytes % SECTOR_BYTES == 0 && sector <= blk->sectors &&
@@ -212,7 +217,12 @@ static uint8_t read_or_write(struct gw_virtio *dev, const struct gw_virtio_eleme
         find_data(dev, element->segments + in, element->out_count, sizeof(*header), bytes, data);
     else
         find_data(dev, element->segments, in, 0, bytes, data);
-    return data->bytes == bytes ? transfer(blk, data, header->sector, is_write) : STATUS_IO;
+    uint8_t status =
+        data->bytes == bytes ? transfer(blk, data, header->sector, is_write) : STATUS_IO;
+    /* A driver that did not ask for FLUSH never sends one, and takes what is done for on the disk. */
+    if (is_write && status == STATUS_OK && gw_virtio_has(dev, GW_VIRTIO_BLK_F_FLUSH) != 1)
+        status = sync_file(blk);
+    return status;
 }
 
 static uint8_t tell_id(struct gw_virtio *dev, const struct gw_virtio_element *element,
@@ -243,7 +253,7 @@ static uint8_t carry_out(struct gw_virtio *dev, const struct gw_virtio_element *
     case TYPE_OUT:
         return read_or_write(dev, element, &header, data);
     case TYPE_FLUSH:
-        return fdatasync(blk_of(dev)->fd) < 0 ? STATUS_IO : STATUS_OK;
+        return sync_file(blk_of(dev));
     case TYPE_ID:
         return tell_id(dev, element, data);
     default:
@@ -333,17 +343,18 @@ static int save(struct gw_virtio *dev, struct gw_writer *w, struct gw_error *err
     return 0;
 }
 
-static bool is_held(const struct blk *blk, const struct gw_virtio_element *element)
+/* @heads has a bit for each head of each queue. Return: it was clear. */
+static bool is_first(uint8_t *heads, const struct gw_virtio_element *element)
 {
-    for (const struct gw_virtio_element *e = blk->first; e; e = e->next) {
-        if (e->queue == element->queue && e->head == element->head)
-            return true;
-    }
-    return false;
+    uint32_t at = element->queue * GW_VIRTIO_RING_MAX + element->head;
+    bool is_set = heads[at / 8] >> at % 8 & 1;
+    heads[at / 8] |= (uint8_t)(1u << at % 8);
+    return !is_set;
 }
 
 /* Each head is its own, so there are never more than the rings have entries. */
-static int load_held(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
+static int load_held(struct gw_virtio *dev, uint8_t *heads, struct gw_reader *r,
+                     struct gw_error *err)
 {
     struct gw_virtio_element *element;
     uint32_t queue = dev->queue_count > 1 ? gw_reader_be32(r) : 0;
@@ -354,7 +365,7 @@ static int load_held(struct gw_virtio *dev, struct gw_reader *r, struct gw_error
     int rc = gw_virtio_element_load(dev, queue, r, &element, err);
     if (rc < 0)
         return rc;
-    if (is_held(blk_of(dev), element)) {
+    if (!is_first(heads, element)) {
         rc = gw_virtio_refuse(err, GW_VIRTIO_INVALID, "request",
                               "head %" PRIu32 " of queue %" PRIu32 " comes twice", element->head,
                               queue);
@@ -365,7 +376,8 @@ static int load_held(struct gw_virtio *dev, struct gw_reader *r, struct gw_error
     return 0;
 }
 
-static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
+static int load_all(struct gw_virtio *dev, uint8_t *heads, struct gw_reader *r,
+                    struct gw_error *err)
 {
     for (;;) {
         uint8_t more = gw_reader_u8(r);
@@ -375,10 +387,22 @@ static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err
         if (more != 1)
             return gw_virtio_refuse(err, GW_VIRTIO_INVALID, "request",
                                     "%u in front of one, 1 or 0 are taken", more);
-        rc = load_held(dev, r, err);
+        rc = load_held(dev, heads, r, err);
         if (rc < 0)
             return rc;
     }
+}
+
+static int load(struct gw_virtio *dev, struct gw_reader *r, struct gw_error *err)
+{
+    uint8_t *heads = calloc(dev->queue_count, GW_VIRTIO_RING_MAX / 8);
+    if (!heads)
+        return gw_error_set(err, -ENOMEM, GW_CODE_NO_MEMORY, "request: out of memory");
+    for (const struct gw_virtio_element *e = blk_of(dev)->first; e; e = e->next)
+        is_first(heads, e);
+    int rc = load_all(dev, heads, r, err);
+    free(heads);
+    return rc;
 }
 
 /* ---- configuration, life ------------------------------------------------------------------------ */

@@ -80,7 +80,7 @@ static int disk_starts(void)
     register_out(STATUS, 0);
     register_out(STATUS, 3);
     register_out(FEATURES_SEL, 0);
-    register_out(FEATURES, 0);
+    register_out(FEATURES, 1u << 9); /* FLUSH: or else each write waits for the disk */
     register_out(FEATURES_SEL, 1);
     register_out(FEATURES, 1); /* version 1, and nothing else */
     register_out(STATUS, 11);

@@ -8,6 +8,7 @@
 
 #include "devices/virtio/virtio_impl.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -99,6 +100,26 @@ GW_TEST_EACH(virtio_blk, what_is_written_is_in_the_file_and_is_read_back, buses)
     GW_EXPECT_EQ(driver_get(&driver, DRIVER_USED + 4 + 8 + 4, 4), DRIVER_DATA + 1);
     GW_EXPECT(a.wrote > 0);
     end();
+}
+
+/* virtio 1.2, 5.2.6.2: who cannot ask for a flush has every write on the disk when it is told of. A file that
+ * takes whatever is written, and cannot be synchronised, tells one from the other. */
+GW_TEST_EACH(virtio_blk, write_of_a_driver_without_flush_is_on_the_disk_when_it_is_done, buses)
+{
+    for (unsigned flush = 0; flush < 2; flush++) {
+        disk = open("/dev/null", O_RDWR | O_CLOEXEC);
+        GW_ASSERT(disk > 0 && fdatasync(disk) < 0);
+        struct virtio_scene scene = scene_of(param);
+        GW_ASSERT_EQ(rig_init(&a, &scene), 0);
+        driver_begin(&driver, &a, scene.bus == GW_VIRTIO_MMIO_LEGACY,
+                     flush ? UINT64_MAX : ~GW_VIRTIO_BIT(GW_VIRTIO_BLK_F_FLUSH));
+        driver.is_big = scene.endian == GW_VIRTIO_BIG;
+        driver_offer(&driver, 0, 1, 8, 0x5a);
+        GW_EXPECT_EQ(gw_virtio_blk_step(a.dev, 8, 8), 1);
+        GW_EXPECT_EQ(driver_status(&driver, 0), flush ? 0 : 1);
+        rig_fini(&a);
+        close(disk);
+    }
 }
 
 GW_TEST_EACH(virtio_blk, requests_that_were_held_or_offered_are_carried_out_by_who_loads_them,
