@@ -43,7 +43,7 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
-static _Noreturn void be_godwit(const char *path, const char *const *words, int out, int err)
+static _Noreturn void become(const char *path, const char *const *words, int out, int err)
 {
     char *argv[WORDS_MAX + 1] = {(char *)(uintptr_t) "godwit"};
     int argc = 1;
@@ -51,9 +51,42 @@ static _Noreturn void be_godwit(const char *path, const char *const *words, int 
     for (; *words && argc < WORDS_MAX; words++)
         argv[argc++] = (char *)(uintptr_t)*words;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (!*words && dup2(out, STDOUT_FILENO) >= 0 && dup2(err, STDERR_FILENO) >= 0)
+    signal(SIGPIPE, SIG_DFL);
+    if (out < 0)
+        close(STDOUT_FILENO);
+    else
+        dup2(out, STDOUT_FILENO);
+    if (err < 0)
+        close(STDERR_FILENO);
+    else
+        dup2(err, STDERR_FILENO);
+    if (!*words)
         execv(path, argv);
     _exit(126);
+}
+
+_Noreturn void command_become(const char *const *words, int out, int err)
+{
+    become(binary(), words, out, err);
+}
+
+static int status_of(pid_t pid)
+{
+    int status = 0;
+
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int command_status_with(int out, int err, const char *const *words)
+{
+    const char *path = binary();
+    pid_t pid = fork();
+
+    GW_ASSERT(pid >= 0);
+    if (pid == 0)
+        become(path, words, out, err);
+    return status_of(pid);
 }
 
 void command_start(struct command *command, const char *const *words)
@@ -66,7 +99,7 @@ void command_start(struct command *command, const char *const *words)
     command->pid = fork();
     GW_ASSERT(command->pid >= 0);
     if (command->pid == 0)
-        be_godwit(path, words, out[1], err[1]);
+        become(path, words, out[1], err[1]);
     close(out[1]);
     close(err[1]);
     command->out = (struct command_stream){.fd = out[0]};
@@ -107,6 +140,26 @@ static bool listen_to(struct command *command, time_t until_s)
     return true;
 }
 
+bool command_says(struct command *command, const struct command_stream *stream, const char *text)
+{
+    time_t until_s = now_s() + COMMAND_PATIENCE_S;
+
+    while (!strstr(stream->text, text)) {
+        if (!listen_to(command, until_s))
+            return false;
+    }
+    return true;
+}
+
+bool command_await(struct command *command, const struct command_stream *stream, const char *text)
+{
+    if (command_says(command, stream, text))
+        return true;
+    GW_NOTE_FAILURE("waited in vain for '%s'; stdout: %s\nstderr: %s", text, command->out.text,
+                    command->err.text);
+    return false;
+}
+
 bool command_await_uri(struct command *command, char *uri, size_t bytes)
 {
     static const char listening[] = "listening on ";
@@ -131,7 +184,6 @@ int command_finish(struct command *command)
 {
     time_t until_s = now_s() + COMMAND_PATIENCE_S;
     struct command_stream *streams[2] = {&command->out, &command->err};
-    int status = 0;
 
     while (listen_to(command, until_s))
         ;
@@ -144,8 +196,7 @@ int command_finish(struct command *command)
             close(streams[i]->fd);
         streams[i]->fd = -1;
     }
-    waitpid(command->pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return status_of(command->pid);
 }
 
 json_t *command_document(const struct command *command)

@@ -27,8 +27,17 @@ struct command { /* large: not for the stack */
 void command_start(struct command *command, const char *const *words);
 /* Until stderr holds "listening on URI\n"; then @uri is that URI. False: it never did; noted. */
 bool command_await_uri(struct command *command, char *uri, size_t bytes);
+/* Until @stream, one of its two, holds @text; false: it ended, or patience did. await notes that. */
+bool command_says(struct command *command, const struct command_stream *stream, const char *text);
+bool command_await(struct command *command, const struct command_stream *stream, const char *text);
 /* Until it ended: its exit status, 128 + the signal that killed it. Reads both streams meanwhile. */
 int command_finish(struct command *command);
+/* In a child: be the command, with these standard streams, -1: closed. */
+_Noreturn void command_become(const char *const *words, int out, int err);
+/* Run to the end with those. What it says is not read. */
+#define STATUS_WITH(out, err, ...)                                                                 \
+    command_status_with((out), (err), (const char *const[]){__VA_ARGS__, NULL})
+int command_status_with(int out, int err, const char *const *words);
 /* What it wrote to stdout, for json_decref(); NULL, and noted, if that is no document. */
 json_t *command_document(const struct command *command);
 
