@@ -35,11 +35,6 @@ static void frame_payload(struct frame *f, size_t bytes)
     f->length += bytes;
 }
 
-static bool is_zero(const uint8_t *memory, size_t bytes)
-{
-    return memory[0] == 0 && memcmp(memory, memory + 1, bytes - 1) == 0;
-}
-
 /* An honest frame first, so that the bad one comes in the middle of a stream. */
 static void expect_refused(const char *wire, const struct frame *bad, const char *why)
 {
@@ -61,7 +56,7 @@ static void expect_refused(const char *wire, const struct frame *bad, const char
     GW_EXPECT_EQ(err.code, GW_CODE_PROTOCOL);
     if (!GW_EXPECT(strstr(err.message, why) != NULL))
         GW_NOTE_FAILURE("said: %s", err.message);
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT(rig_is_zero(rig.guest, RIG_MEMORY_BYTES));
     close(fd);
     gw_ep_close(target);
     rig_close(&rig);
@@ -242,7 +237,7 @@ GW_TEST_EACH(hostile, a_half_read_put_stops_at_revoke, gw_test_stream_wires)
     gw_ep_revoke(target);
     rig_raw_write(fd, f->bytes + f->length - 4096, 4096);
     GW_EXPECT_EQ(rig_recv(target, NULL, heard, sizeof(heard)), -EPROTO);
-    GW_EXPECT(is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
+    GW_EXPECT(rig_is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
     close(fd);
     gw_ep_close(target);
     rig_close(&rig);
@@ -261,7 +256,7 @@ GW_TEST_EACH(hostile, a_half_read_put_stops_when_its_region_goes, gw_test_stream
     rig.guest_mr = NULL;
     rig_raw_write(fd, f->bytes + f->length - 4096, 4096);
     GW_EXPECT_EQ(rig_recv(target, NULL, heard, sizeof(heard)), -EPROTO);
-    GW_EXPECT(is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
+    GW_EXPECT(rig_is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
     close(fd);
     gw_ep_close(target);
     rig_close(&rig);
@@ -305,6 +300,6 @@ GW_TEST_EACH(hostile, random_bytes_end_the_endpoint_and_touch_nothing, gw_test_s
         close(fd);
         gw_ep_close(target);
     }
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT(rig_is_zero(rig.guest, RIG_MEMORY_BYTES));
     rig_close(&rig);
 }

@@ -16,11 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static bool is_zero(const uint8_t *memory, size_t bytes)
-{
-    return memory[0] == 0 && memcmp(memory, memory + 1, bytes - 1) == 0;
-}
-
 /* ---- a source that means ill ----------------------------------------------------------------------- */
 
 /* A write that our own code would refuse. */
@@ -61,7 +56,7 @@ static void expect_refused(uint32_t wrong_key, int64_t offset, uint32_t bytes)
     uint8_t heard[8];
     GW_EXPECT_LT(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 0);
     GW_EXPECT_LT(gw_ep_error(rig.target, NULL), 0);
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT(rig_is_zero(rig.guest, RIG_MEMORY_BYTES));
     rig_close(&rig);
 }
 
@@ -84,7 +79,7 @@ GW_TEST(rdma, a_key_means_nothing_on_another_session)
     const struct gw_rdma_rmr *rmr = (const struct gw_rdma_rmr *)other.rmr;
     write_raw(rig.source, &rig, rmr->rkey, rmr->iova, 4096);
     expect_end(rig.source, rig.target, -EACCES, GW_CODE_PROTOCOL);
-    GW_EXPECT(is_zero(other.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT(rig_is_zero(other.guest, RIG_MEMORY_BYTES));
     /* Of which the other session has not heard. */
     uint8_t heard[8];
     GW_EXPECT_EQ(rig_send(other.source, "still", 5), 0);
@@ -118,7 +113,7 @@ GW_TEST(rdma, nothing_of_a_busy_peer_lands_after_revoke_has_returned)
         uint8_t *frozen = malloc(RIG_MEMORY_BYTES);
         rig_open(&rig, "rdma4");
         pthread_create(&thread, NULL, put_for_ever, &rig);
-        while (is_zero(rig.guest, 1u << 20))
+        while (rig_is_zero(rig.guest, 1u << 20))
             gw_clock_poll(NULL, 0, gw_clock_ns() + GW_NS_PER_MS);
         gw_ep_revoke(rig.target);
         memcpy(frozen, rig.guest, RIG_MEMORY_BYTES);

@@ -3,18 +3,8 @@
 #include "tests/contract/wire_rig.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-static bool is_zero(const uint8_t *memory, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) {
-        if (memory[i] != 0)
-            return false;
-    }
-    return true;
-}
 
 static uint32_t rig_flags(const struct gw_endpoint *ep)
 {
@@ -212,7 +202,7 @@ GW_TEST_EACH(wire, revoke_stops_puts, gw_test_wires)
     }
     rig_doze(rig.source);
     GW_EXPECT_LT(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 0);
-    GW_EXPECT(is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
+    GW_EXPECT(rig_is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
     rig_close(&rig);
 }
 
@@ -422,11 +412,11 @@ GW_TEST_EACH(wire, what_waits_in_line_keeps_its_order, gw_test_wires)
     bool looks = !(rig_flags(rig.source) & GW_EP_ONE_SIDED);
     for (unsigned i = 0; i < sent; i++)
         expect_numbered(&rig, i, 50000, buf);
-    GW_EXPECT(!looks || is_zero(rig.guest, RIG_MEMORY_BYTES));
+    GW_EXPECT(!looks || rig_is_zero(rig.guest, RIG_MEMORY_BYTES));
     GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 4);
     GW_EXPECT_STREQ(heard, "one");
     GW_EXPECT_MEMEQ(rig.guest, rig.local, 4096);
-    GW_EXPECT(!looks || is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
+    GW_EXPECT(!looks || rig_is_zero(rig.guest + 4096, RIG_MEMORY_BYTES - 4096));
     GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 4);
     GW_EXPECT_STREQ(heard, "two");
     GW_EXPECT_MEMEQ(rig.guest, rig.local, 8192);
@@ -544,273 +534,6 @@ GW_TEST_EACH(wire, the_target_is_asked_before_and_told_after, gw_test_stream_wir
     GW_EXPECT_EQ(gw_put(rig.source, puts + 40, 20), 20);
     rig_doze(rig.source);
     GW_EXPECT_EQ(rig_recv(rig.target, rig.source, heard, 8), -EPROTO);
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
-    rig_close(&rig);
-}
-
-/* ---- endpoints in threads of their own ---- */
-
-#define CROWD 4
-#define CHURNS 2
-#define EXTRA 150
-
-static atomic_uint crowd_busy; /* members whose traffic goes on */
-
-struct crowd_member {
-    struct rig *rig;
-    struct gw_endpoint *source, *target;
-    unsigned number;
-    int rc;
-};
-
-static void *run_crowd_source(void *arg)
-{
-    struct crowd_member *m = arg;
-    struct gw_completion done[64];
-    for (unsigned pass = 0; pass < 8; pass++) {
-        for (uint64_t at = m->number * 65536; at + 65536 <= RIG_MEMORY_BYTES;) {
-            struct gw_put put = rig_put_at(m->rig, at, 65536, at);
-            int n = gw_put(m->source, &put, 1);
-            if (n < 0 || gw_poll(m->source, done, 64) < 0) {
-                atomic_fetch_sub(&crowd_busy, 1);
-                return NULL;
-            }
-            if (n == 0)
-                rig_doze(m->source);
-            else
-                at += (uint64_t)CROWD * 65536;
-        }
-    }
-    m->rc = rig_send(m->source, "end", 3);
-    uint8_t heard[8];
-    rig_recv(m->source, NULL, heard, sizeof(heard));
-    atomic_fetch_sub(&crowd_busy, 1);
-    return NULL;
-}
-
-static void *run_crowd_target(void *arg)
-{
-    struct crowd_member *m = arg;
-    uint8_t heard[8];
-    m->rc = (int)rig_recv(m->target, NULL, heard, sizeof(heard));
-    rig_send(m->target, heard, 1);
-    rig_doze(m->target);
-    return NULL;
-}
-
-static void reg_extra(struct gw_domain *dom, unsigned i, struct gw_mr **mr)
-{
-    static uint8_t more[CHURNS * EXTRA];
-    struct gw_error err = GW_ERROR_INIT;
-    struct gw_mr_desc desc = {
-        .addr = more + i, .bytes = 1, .access = GW_MR_REMOTE_WRITE, .region = 100 + i * 200};
-    GW_ASSERT_EQ(gw_mr_reg(dom, &desc, mr, &err), 0);
-}
-
-/* Regions come and go, on threads of their own, for as long as the crowd works on its. */
-struct churn {
-    struct gw_domain *dom;
-    unsigned first;
-};
-
-static void *churn_regions(void *arg)
-{
-    const struct churn *churn = arg;
-    struct gw_mr *extra[EXTRA];
-    for (unsigned i = 0; i < EXTRA; i++)
-        reg_extra(churn->dom, churn->first + i, &extra[i]);
-    for (unsigned i = 0; atomic_load(&crowd_busy) > 0; i = (i + 1) % EXTRA) {
-        gw_mr_dereg(extra[i]);
-        reg_extra(churn->dom, churn->first + i, &extra[i]);
-    }
-    for (unsigned i = 0; i < EXTRA; i++)
-        gw_mr_dereg(extra[i]);
-    return NULL;
-}
-
-GW_TEST_EACH(wire, endpoints_of_a_session_work_side_by_side_while_regions_come_and_go,
-             gw_test_wires)
-{
-    struct rig rig;
-    struct crowd_member sources[CROWD], targets[CROWD];
-    pthread_t source_threads[CROWD], target_threads[CROWD];
-    struct churn churns[CHURNS];
-    pthread_t churn_threads[CHURNS];
-    struct gw_error err = GW_ERROR_INIT;
-    rig_listen(&rig, param);
-    for (unsigned i = 0; i < CROWD; i++) {
-        struct gw_wire_config config = rig.source_config;
-        struct gw_ep_attr attr;
-        config.index = (uint16_t)(i + 1);
-        sources[i] = targets[i] = (struct crowd_member){.rig = &rig, .number = i};
-        GW_ASSERT_EQ(rig_connect(&rig, &config, &sources[i].source, &targets[i].target, &err), 0);
-        gw_ep_query(targets[i].target, &attr);
-        GW_EXPECT_EQ(attr.index, i + 1);
-        GW_EXPECT_MEMEQ(attr.session, config.session, GW_SESSION_BYTES);
-        GW_EXPECT(attr.peer[0] != '\0');
-    }
-    atomic_store(&crowd_busy, CROWD);
-    for (unsigned i = 0; i < CROWD; i++) {
-        pthread_create(&target_threads[i], NULL, run_crowd_target, &targets[i]);
-        pthread_create(&source_threads[i], NULL, run_crowd_source, &sources[i]);
-    }
-    for (unsigned i = 0; i < CHURNS; i++) {
-        churns[i] = (struct churn){.dom = rig.target_domain, .first = i * EXTRA};
-        pthread_create(&churn_threads[i], NULL, churn_regions, &churns[i]);
-    }
-    for (unsigned i = 0; i < CHURNS; i++)
-        pthread_join(churn_threads[i], NULL);
-    for (unsigned i = 0; i < CROWD; i++) {
-        pthread_join(source_threads[i], NULL);
-        pthread_join(target_threads[i], NULL);
-        GW_EXPECT_EQ(sources[i].rc, 0);
-        GW_EXPECT_EQ(targets[i].rc, 3);
-        gw_ep_close(sources[i].source);
-        gw_ep_close(targets[i].target);
-    }
-    GW_EXPECT_MEMEQ(rig.guest, rig.local, RIG_MEMORY_BYTES);
-    rig_close(&rig);
-}
-
-GW_TEST_EACH(wire, a_region_number_is_taken_once, gw_test_wires)
-{
-    struct rig rig;
-    struct gw_mr *mr = NULL;
-    struct gw_error err = GW_ERROR_INIT;
-    rig_listen(&rig, param);
-    if (gw_wire_flags(rig.uri.scheme) & GW_EP_ONE_SIDED) {
-        rig_close(&rig);
-        GW_SKIP("regions have keys, of which there are always more");
-    }
-    struct gw_mr_desc desc = {
-        .addr = rig.guest, .bytes = 4096, .access = GW_MR_REMOTE_WRITE, .region = RIG_REGION};
-    GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -EEXIST);
-    desc.region = GW_REGIONS_MAX;
-    GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -E2BIG);
-    desc.bytes = 0;
-    GW_EXPECT_EQ(gw_mr_reg(rig.target_domain, &desc, &mr, &err), -EINVAL);
-    rig_close(&rig);
-}
-
-/* ---- one-sided wires ---- */
-
-GW_TEST(one_sided, a_put_lands_while_nobody_looks)
-{
-    struct rig rig;
-    rig_open(&rig, "loop1");
-    struct gw_put put = rig_put_at(&rig, 8192, 4096, 1);
-    GW_EXPECT_EQ(gw_put(rig.source, &put, 1), 1);
-    struct gw_completion done;
-    GW_EXPECT_EQ(gw_poll(rig.source, &done, 1), 1);
-    GW_EXPECT_MEMEQ(rig.guest + 8192, rig.local + 8192, 4096);
-    GW_EXPECT(is_zero(rig.guest, 8192));
-    rig_close(&rig);
-}
-
-GW_TEST(one_sided, a_put_with_a_dead_key_breaks_the_connection)
-{
-    struct rig rig;
-    uint8_t heard[8];
-    struct gw_error err = GW_ERROR_INIT;
-    rig_open(&rig, "loop1");
-    gw_mr_dereg(rig.guest_mr);
-    rig.guest_mr = NULL;
-    struct gw_put put = rig_put_at(&rig, 0, 4096, 1);
-    GW_EXPECT_EQ(gw_put(rig.source, &put, 1), 1);
-    GW_EXPECT_LT(rig_recv(rig.target, rig.source, heard, sizeof(heard)), 0);
-    GW_EXPECT_EQ(gw_ep_error(rig.target, &err), -EACCES);
-    GW_EXPECT(strstr(err.message, "its key is dead") != NULL);
-    GW_EXPECT_EQ(rig_send(rig.source, "x", 1), -EACCES);
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
-    rig_close(&rig);
-}
-
-GW_TEST(one_sided, unregistered_memory_is_not_sent_from)
-{
-    struct rig rig;
-    rig_open(&rig, "loop1");
-    struct gw_put put = rig_put_at(&rig, 0, 4096, 1);
-    put.mr = NULL;
-    GW_EXPECT_EQ(gw_put(rig.source, &put, 1), -EINVAL);
-    put.mr = rig.local_mr;
-    put.local = rig.guest;
-    GW_EXPECT_EQ(gw_put(rig.source, &put, 1), -EINVAL);
-    rig_close(&rig);
-}
-
-GW_TEST(one_sided, a_revoked_endpoint_is_mute_and_its_peer_learns_by_speaking)
-{
-    struct rig rig;
-    uint8_t heard[8];
-    rig_open(&rig, "loop1");
-    gw_ep_revoke(rig.target);
-    GW_EXPECT_EQ(gw_ep_error(rig.source, NULL), 0); /* it has not spoken */
-    struct gw_put put = rig_put_at(&rig, 0, 4096, 1);
-    GW_EXPECT_EQ(gw_put(rig.source, &put, 1), 1);
-    GW_EXPECT_LT(rig_recv(rig.source, NULL, heard, sizeof(heard)), 0);
-    GW_EXPECT_LT(gw_send(rig.target, &(struct iovec){heard, 1}, 1), 0);
-    GW_EXPECT(is_zero(rig.guest, RIG_MEMORY_BYTES));
-    rig_close(&rig);
-}
-
-/* ---- sleeping for long -------------------------------------------------------------------------- */
-
-/* Sleep until something happens: whoever misses it sleeps through the test. */
-static void sleep_long(struct gw_endpoint *ep)
-{
-    struct pollfd fds[2];
-    uint64_t wake_ns = gw_clock_ns() + RIG_WAIT_NS;
-    int count = gw_ep_arm(ep, fds, 2, &wake_ns);
-    if (wake_ns == 0)
-        return;
-    gw_clock_poll(fds, (unsigned)count, wake_ns);
-    gw_ep_awake(ep, fds, (unsigned)count);
-}
-
-#define ECHOES 150
-
-static void *run_echo(void *arg)
-{
-    struct rig *rig = arg;
-    for (unsigned i = 0, heard; i < ECHOES; i++) {
-        ssize_t n;
-        while ((n = gw_recv(rig->target, &heard, sizeof(heard))) == -EAGAIN)
-            sleep_long(rig->target);
-        if (n != sizeof(heard) || heard != i || rig_send(rig->target, &heard, sizeof(heard)) < 0)
-            break;
-    }
-    return NULL;
-}
-
-GW_TEST_EACH(wire, no_message_and_no_completion_leaves_a_sleeper_asleep, gw_test_wires)
-{
-    struct rig rig;
-    pthread_t thread;
-    struct gw_completion done[64];
-    unsigned heard = 0, echoes = 0, completed = 0;
-    rig_open(&rig, param);
-    uint64_t start = gw_clock_ns();
-    pthread_create(&thread, NULL, run_echo, &rig);
-    for (; echoes < ECHOES && gw_clock_ns() - start < RIG_WAIT_NS; echoes++) {
-        ssize_t n = -EAGAIN;
-        for (unsigned i = 0; i < 4; i++) {
-            struct gw_put put = rig_put_at(&rig, (echoes * 4 + i) * 12345, 12345, i);
-            GW_ASSERT_EQ(gw_put(rig.source, &put, 1), 1);
-        }
-        GW_ASSERT_EQ(rig_send(rig.source, &echoes, sizeof(echoes)), 0);
-        while (n == -EAGAIN || completed < 4 * (echoes + 1)) {
-            int got = gw_poll(rig.source, done, 64);
-            GW_ASSERT_GE(got, 0);
-            completed += (unsigned)got;
-            if (n == -EAGAIN)
-                n = gw_recv(rig.source, &heard, sizeof(heard));
-            if (n == -EAGAIN || completed < 4 * (echoes + 1))
-                sleep_long(rig.source);
-        }
-        GW_EXPECT_EQ(heard, echoes);
-    }
-    GW_EXPECT_EQ(echoes, ECHOES);
-    GW_EXPECT_LT(gw_clock_ns() - start, RIG_WAIT_NS);
-    pthread_join(thread, NULL);
+    GW_EXPECT(rig_is_zero(rig.guest, RIG_MEMORY_BYTES));
     rig_close(&rig);
 }

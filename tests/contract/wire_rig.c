@@ -481,3 +481,12 @@ int rig_raw_open(struct rig *rig, struct gw_endpoint **target)
     GW_ASSERT_EQ(gw_answer_check(&preface, answer, NULL), 0);
     return fd;
 }
+
+bool rig_is_zero(const uint8_t *memory, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (memory[i] != 0)
+            return false;
+    }
+    return true;
+}

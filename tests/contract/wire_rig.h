@@ -80,6 +80,7 @@ void rig_raw_write(int fd, const void *data, size_t bytes);
 /* A raw source: the descriptor and the target's endpoint. */
 int rig_raw_open(struct rig *rig, struct gw_endpoint **target);
 
+bool rig_is_zero(const uint8_t *memory, size_t bytes);
 uint64_t rig_random(uint64_t *state);
 unsigned rig_fd_count(void);
 
