@@ -23,17 +23,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     FUZZ_MUST(gw_wire_name(uri.scheme) != NULL);
     /* A query belongs to the filters in front of the wire, and is kept in the text alone. */
     const char *query = strchr(uri.scheme, '+') ? strchr(text + strlen(uri.scheme), '?') : NULL;
-    size_t at = 0;
+    const char *host = text + strlen(uri.scheme) + 1;
+    host += uri.provider[0] ? strlen(uri.provider) + 1 : 0;
+    host += strspn(host, "/");
+    int at = snprintf(made, sizeof(made), "%s:%s%s", uri.scheme, uri.provider,
+                      uri.provider[0] ? ":" : "");
     if (uri.path[0])
-        at = (size_t)snprintf(made, sizeof(made), "%s:%s", uri.scheme, uri.path);
-    else if (text[strlen(uri.scheme) + 1 + strspn(text + strlen(uri.scheme) + 1, "/")] == '[')
-        at = (size_t)snprintf(made, sizeof(made), "%s:[%s]:%u", uri.scheme, uri.host, uri.port);
+        at += snprintf(made + at, sizeof(made) - (size_t)at, "%s", uri.path);
     else
-        at = (size_t)snprintf(made, sizeof(made), "%s:%s:%u", uri.scheme, uri.host, uri.port);
-    snprintf(made + at, sizeof(made) - at, "%s", query ? query : "");
+        at += snprintf(made + at, sizeof(made) - (size_t)at, *host == '[' ? "[%s]:%u" : "%s:%u",
+                       uri.host, uri.port);
+    snprintf(made + at, sizeof(made) - (size_t)at, "%s", query ? query : "");
     FUZZ_MUST(gw_uri_parse(made, &again, &err) == 0);
     FUZZ_MUST(strcmp(again.scheme, uri.scheme) == 0 && strcmp(again.host, uri.host) == 0);
     FUZZ_MUST(strcmp(again.path, uri.path) == 0 && again.port == uri.port);
+    FUZZ_MUST(strcmp(again.provider, uri.provider) == 0);
     free(text);
     return 0;
 }
