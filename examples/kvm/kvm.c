@@ -17,6 +17,7 @@
 #define POLL_MS_MAX 200      /* a crash is looked for as often */
 #define CHECK_S 1.0          /* how long a guest that stayed is watched */
 #define GOING_ON_S 10        /* and how long one may take to say that it goes on */
+#define FLUSH_MS_MAX 1000    /* for the last words of a guest that ends here */
 #define RETAKE_NS 100000000u /* between two tries to have back what was released */
 
 struct command {
@@ -24,7 +25,7 @@ struct command {
     struct vmm_machine machine;
     struct vmm_migration migration;
     struct vmm_report report;
-    FILE *events;
+    FILE *json, *events;
     uint64_t begun_ns;
     int signal_fd;
     bool signalled;
@@ -125,12 +126,16 @@ static int make_machine(struct command *command, unsigned vcpus)
         strncat(why, "; the dirty log is used", sizeof(why) - strlen(why) - 1);
         on_log(command, GW_LOG_WARN, "ring", why);
     }
+    int serial_rc = 0; /* not to wait for who reads it, now or later */
     if (options->serial)
-        config.serial_fd = open(options->serial, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+        config.serial_fd =
+            open(options->serial, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
+    if (config.serial_fd < 0)
+        serial_rc = -errno;
     int rc = vmm_machine_new(&command->machine, &config);
-    if (rc == 0 && config.serial_fd < 0)
-        rc = vmm_fail(&command->machine, -errno, "serial '%s': %s", options->serial,
-                      strerror(errno));
+    if (rc == 0 && serial_rc < 0)
+        rc = vmm_fail(&command->machine, serial_rc, "serial '%s': %s%s", options->serial,
+                      strerror(-serial_rc), serial_rc == -ENXIO ? " (nobody reads it)" : "");
     return rc;
 }
 
@@ -158,7 +163,7 @@ static bool await_guest(struct command *command)
     return vmm_board_goes_on(machine);
 }
 
-/* The guest checks itself; what it found is the verdict. */
+/* The guest checks itself; what it found is the verdict. One that has left is judged by what it had found. */
 static int check(struct command *command)
 {
     const struct vmm_board *board = &command->machine.board;
@@ -166,6 +171,8 @@ static int check(struct command *command)
     bool goes_on = !runs || await_guest(command);
     bool stands = !goes_on && board->checked_before > 0 && !command->signalled;
     vmm_machine_pause(&command->machine);
+    if (runs)
+        vmm_board_flush(&command->machine, FLUSH_MS_MAX);
     command->report.checked = stands || (goes_on && board->checked > 0);
     command->report.verified = board->broken == 0 && !command->machine.crashed && !stands;
     if (command->report.verified)
@@ -180,15 +187,34 @@ static int check(struct command *command)
 
 /* ---- migrating ------------------------------------------------------------------------------------- */
 
-static void pass_signal_on(struct command *command, bool *passed)
+static void pass_signal_on(struct command *command)
 {
     struct vmm_migration *migration = &command->migration;
-    if (!command->signalled || *passed)
+    if (!command->signalled)
         return;
-    *passed = true;
+    command->signalled = false; /* the next one is another */
     int rc = migration->source ? gw_source_cancel(migration->source)
                                : gw_target_cancel(migration->target);
     note(command, rc == -EALREADY ? "too late to cancel" : "cancelling");
+}
+
+/* Somebody else has what was released, by now. The guest is nowhere else, so it is tried for until it is there;
+ * a signal gives the guest up. */
+static int retake(struct command *command)
+{
+    struct vmm_migration *migration = &command->migration;
+    struct gw_error err = GW_ERROR_INIT;
+    uint64_t until_ns = vmm_now_ns(CLOCK_MONOTONIC) + RETAKE_NS;
+    migration->retake = false;
+    while (!command->signalled && vmm_now_ns(CLOCK_MONOTONIC) < until_ns)
+        step(command, until_ns);
+    if (command->signalled)
+        return gw_error_set(&command->report.error, -ECANCELED, GW_CODE_RETAKE,
+                            "given up: %s; the paused guest ends with this process",
+                            command->machine.why);
+    int rc = gw_source_resolve(migration->source, GW_RESOLVE_RESUME, &err);
+    migration->retake |= rc < 0 && rc != -EALREADY;
+    return 0;
 }
 
 /* Until it is over, or until only an operator knows more. */
@@ -196,18 +222,12 @@ static int await_end(struct command *command)
 {
     struct vmm_migration *migration = &command->migration;
     struct gw_error *err = &command->report.error;
-    bool passed = false;
     while (!migration->ended && !migration->unknown) {
         step(command, UINT64_MAX);
-        pass_signal_on(command, &passed);
-        if (migration->retake) { /* until who has it lets it go: the guest is nowhere else */
-            migration->retake = false;
-            uint64_t until_ns = vmm_now_ns(CLOCK_MONOTONIC) + RETAKE_NS;
-            while (vmm_now_ns(CLOCK_MONOTONIC) < until_ns)
-                step(command, until_ns);
-            if (gw_source_resolve(migration->source, GW_RESOLVE_RESUME, err) < 0)
-                return -EIO;
-        }
+        if (!migration->retake)
+            pass_signal_on(command);
+        else if (retake(command) < 0)
+            return -EIO;
     }
     vmm_usage_take(&command->report.ended, &command->machine);
     int rc = migration->source ? gw_source_wait(migration->source, 1000, err)
@@ -249,7 +269,10 @@ static int send_machine(struct command *command, const char *uri)
     else if (rc < 0)
         run_for(command, CHECK_S);
     struct gw_error err = command->report.error;
-    int checked = rc == -EINPROGRESS ? VMM_EXIT_COMPLETED : check(command);
+    bool is_here =
+        rc < 0 && command->machine.running; /* or it has left, or is paused and nothing is known */
+    int checked =
+        rc == 0 || is_here || command->machine.crashed ? check(command) : VMM_EXIT_COMPLETED;
     if (checked == VMM_EXIT_COMPLETED)
         command->report.error = err;
     vmm_migration_close(&command->migration);
@@ -317,6 +340,17 @@ static int watch_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* A file of which the user is told before a guest begins. */
+static int open_file(FILE **file, const char *option, const char *path)
+{
+    if (path)
+        *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
+    if (!path || *file)
+        return -1;
+    fprintf(stderr, "godwit-kvm: %s %s: %s\n", option, path, strerror(errno));
+    return VMM_EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     static struct command command = {
@@ -336,6 +370,10 @@ int main(int argc, char **argv)
         return VMM_EXIT_FAILED;
     gw_params_set(command.options.params, "x-stall-action", "fail", NULL);
     int status = vmm_options_parse(&command.options, argc, argv);
+    if (status < 0)
+        status = open_file(&command.json, "--json", command.options.json);
+    if (status < 0)
+        status = open_file(&command.events, "--events", command.options.events);
     if (status < 0) {
         command.signal_fd = watch_signals();
         command.migration = (struct vmm_migration){
@@ -345,12 +383,11 @@ int main(int argc, char **argv)
             .event = on_event,
             .ram_bytes_max = command.options.ram_bytes_max,
         };
-        if (command.options.events)
-            command.events = fopen(command.options.events, "we");
         status = run(&command);
-        if (vmm_report_write(&command.report, &command.machine, command.options.json) < 0 &&
-            status == VMM_EXIT_COMPLETED)
-            status = VMM_EXIT_FAILED;
+        if (vmm_report_write(&command.report, &command.machine, command.json) < 0) {
+            fprintf(stderr, "godwit-kvm: the document could not be written\n");
+            status = status == VMM_EXIT_COMPLETED ? VMM_EXIT_FAILED : status;
+        }
         vmm_machine_free(&command.machine);
         gw_loop_free(command.migration.loop);
     }

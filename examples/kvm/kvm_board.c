@@ -154,7 +154,7 @@ static bool forward_tsc(const struct vmm_vcpu *vcpu, uint64_t passed_ns)
     int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
     if (khz <= 0 || ioctl(vcpu->fd, KVM_GET_MSRS, &counter) != 1)
         return false;
-    counter.entry.data += passed_ns / 1000000 * (uint64_t)khz;
+    counter.entry.data += passed_ns / 1000 * (uint64_t)khz / 1000;
     is = counter;
     return ioctl(vcpu->fd, KVM_SET_MSRS, &counter) == 1 &&
            ioctl(vcpu->fd, KVM_GET_MSRS, &is) == 1 && is.entry.data >= counter.entry.data;
@@ -178,15 +178,13 @@ int vmm_board_arrived(struct vmm_machine *machine, uint64_t least_ns)
 /* ---- the serial line ------------------------------------------------------------------------------- */
 
 /* Without waiting for who listens: the guest would stand still, and could not be paused. A listener who
- * has gone gets nothing, and is not waited for. */
+ * has gone gets nothing, and is not waited for. Kicks interrupt both calls, which says nothing of the line. */
 static bool serial_write(const struct vmm_machine *machine, uint8_t byte)
 {
     struct pollfd line = {.fd = machine->serial_fd, .events = POLLOUT};
-    if (poll(&line, 1, 0) == 0)
+    if (poll(&line, 1, 0) != 1)
         return false;
-    while (write(machine->serial_fd, &byte, 1) < 0 && errno == EINTR)
-        ;
-    return true;
+    return write(machine->serial_fd, &byte, 1) == 1 || (errno != EINTR && errno != EAGAIN);
 }
 
 bool vmm_board_drain(struct vmm_machine *machine)
@@ -201,6 +199,14 @@ bool vmm_board_drain(struct vmm_machine *machine)
     bool waits = board->serial_queued > 0;
     pthread_mutex_unlock(&machine->board_lock);
     return waits;
+}
+
+void vmm_board_flush(struct vmm_machine *machine, unsigned ms_max)
+{
+    struct pollfd line = {.fd = machine->serial_fd, .events = POLLOUT};
+    uint64_t until_ns = vmm_now_ns(CLOCK_MONOTONIC) + ms_max * UINT64_C(1000000), now_ns;
+    while (vmm_board_drain(machine) && (now_ns = vmm_now_ns(CLOCK_MONOTONIC)) < until_ns)
+        poll(&line, 1, (int)((until_ns - now_ns) / 1000000) + 1);
 }
 
 /* What nobody takes now waits, and goes along with the guest; what finds no room is lost, as on any line

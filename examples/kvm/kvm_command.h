@@ -5,6 +5,7 @@
 
 #include "examples/kvm/kvm_machine.h"
 
+#include <godwit/doctor.h>
 #include <godwit/params.h>
 #include <godwit/stats.h>
 #include <stdio.h>
@@ -54,9 +55,9 @@ struct vmm_report {
     bool verified, checked;        /* checked: the guest looked at its memory */
 };
 
-/* @path: "-" is stdout; NULL: nothing is written. Return: 0 or a negative errno. */
+/* @file: NULL: nothing is written. Return: 0, or -EIO: not all of it was. */
 int vmm_report_write(const struct vmm_report *report, const struct vmm_machine *machine,
-                     const char *path);
+                     FILE *file);
 
 /* A line of --events. */
 void vmm_event_write(FILE *file, const struct gw_event *event, uint64_t begun_ns);

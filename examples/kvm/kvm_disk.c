@@ -5,6 +5,7 @@
 #include "devices/virtio/virtio.h"
 #include "examples/kvm/kvm_machine.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -42,6 +43,8 @@ int vmm_disk_open(struct vmm_machine *machine, const char *path)
     disk->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (disk->fd < 0 || disk->kick_fd < 0 || fstat(disk->fd, &file) < 0)
         return vmm_fail(machine, -errno, "disk '%s': %s", path, strerror(errno));
+    if (file.st_size < 512)
+        return vmm_fail(machine, -EINVAL, "disk '%s': no file of a sector or more", path);
     machine->board.disk_bytes = (uint64_t)file.st_size / 512 * 512;
     struct gw_virtio_config config = {
         .struct_bytes = sizeof(config),

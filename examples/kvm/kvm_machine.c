@@ -91,6 +91,8 @@ int vmm_machine_new(struct vmm_machine *machine, const struct vmm_machine_config
 int vmm_machine_run(struct vmm_machine *machine)
 {
     int rc = 0;
+    if (machine->crashed)
+        return -EFAULT; /* why says it */
     vmm_board_resume(machine);
     pthread_mutex_lock(&machine->run_lock);
     machine->running = true;

@@ -23,7 +23,6 @@
 #define VMM_BLOCKS_MAX 5 /* four of memory, the ROM */
 #define VMM_PAGE_BYTES 4096u
 #define VMM_SLOT_BYTES_MAX (1u << 30) /* of a block: it is one slot of KVM's */
-#define VMM_XSAVE_BYTES_MAX 16384
 #define VMM_WHY_BYTES 256
 #define VMM_MSRS 10
 #define VMM_SERIAL_BYTES 1024 /* what the serial line holds while nobody takes it */
@@ -233,6 +232,8 @@ void vmm_board_mmio(struct vmm_vcpu *vcpu, uint64_t gpa, bool out, void *data, u
 void vmm_board_tick(struct vmm_machine *machine);
 /* Serial bytes that wait, as far as the line takes them now. Return: some still wait. */
 bool vmm_board_drain(struct vmm_machine *machine);
+/* [paused] The same for a guest that ends here, waiting for who reads it, for so long at most. */
+void vmm_board_flush(struct vmm_machine *machine, unsigned ms_max);
 bool vmm_board_goes_on(struct vmm_machine *machine); /* has checked something since it runs here */
 void vmm_board_resume(struct vmm_machine *machine);
 void vmm_board_pause(struct vmm_machine *machine);

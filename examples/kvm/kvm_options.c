@@ -116,8 +116,8 @@ static int parse_value(const struct option *option, const char *text, void *into
         rc = gw_rate_parse(text, into, &err);
         break;
     case COUNT:
-        rc = parse_number(text, 1000, &number) ? 0 : -1;
-        *(unsigned *)into = (unsigned)number;
+        rc = parse_number(text, 1000, &number) && number == (unsigned)number ? 0 : -1;
+        *(unsigned *)into = rc == 0 ? (unsigned)number : 0;
         break;
     case SECONDS:
         rc = parse_number(text, 1e6, into) ? 0 : -1;
@@ -165,6 +165,16 @@ static int parse_mode(struct vmm_options *options, int argc, char **argv, int *n
     return -1;
 }
 
+/* Before a guest is made for it. */
+static int check_uri(const char *uri)
+{
+    struct gw_error err = GW_ERROR_INIT;
+    if (!uri || gw_doctor_run(uri, NULL, NULL, &err) >= 0)
+        return -1;
+    fprintf(stderr, "godwit-kvm: %s\n  hint: %s\n", err.message, err.hint);
+    return VMM_EXIT_USAGE;
+}
+
 static int check(struct vmm_options *o, double connect_s)
 {
     char ms[32];
@@ -177,7 +187,8 @@ static int check(struct vmm_options *o, double connect_s)
         return usage("--slow", "is 0 to 99");
     if (o->then_uri && o->mode != VMM_RECEIVE)
         return usage("--then", "is for receive");
-    return -1;
+    int status = check_uri(o->uri);
+    return status < 0 ? check_uri(o->then_uri) : status;
 }
 
 int vmm_options_parse(struct vmm_options *options, int argc, char **argv)

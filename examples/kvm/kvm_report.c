@@ -208,19 +208,12 @@ static void write_document(FILE *file, const struct vmm_report *report,
     fputs("}\n", file);
 }
 
-int vmm_report_write(const struct vmm_report *report, const struct vmm_machine *machine,
-                     const char *path)
+int vmm_report_write(const struct vmm_report *report, const struct vmm_machine *machine, FILE *file)
 {
-    if (!path)
-        return 0;
-    FILE *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "we");
     if (!file)
-        return -errno;
+        return 0;
     write_document(file, report, machine);
-    int rc = fflush(file) == 0 && !ferror(file) ? 0 : -EIO;
-    if (file != stdout)
-        fclose(file);
-    return rc;
+    return fflush(file) == 0 && !ferror(file) ? 0 : -EIO;
 }
 
 void vmm_event_write(FILE *file, const struct gw_event *event, uint64_t begun_ns)

@@ -13,7 +13,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define SLICE_NS 5000000u /* a slowed processor sleeps for a part of each */
+#define SLICE_NS 5000000u /* a slowed processor sleeps for a part of each, */
+#define SLICE_RUN_NS                                                                               \
+    500000u /* which is longer where less than this were left: a host takes some to enter */
 #define CPUID_MAX 256
 
 static _Thread_local struct vmm_vcpu *self;
@@ -208,10 +210,16 @@ static void park_locked(struct vmm_vcpu *vcpu)
     machine->parked--;
 }
 
-static void begin_slice(struct vmm_vcpu *vcpu, uint64_t now_ns, unsigned slower)
+/* How much of a slice it runs. */
+static uint64_t run_ns_of(unsigned slower)
 {
     uint64_t run_ns = (uint64_t)SLICE_NS * (100 - slower) / 100;
-    struct itimerspec end = {.it_value.tv_nsec = (long)run_ns};
+    return run_ns > SLICE_RUN_NS ? run_ns : SLICE_RUN_NS;
+}
+
+static void begin_slice(struct vmm_vcpu *vcpu, uint64_t now_ns, unsigned slower)
+{
+    struct itimerspec end = {.it_value.tv_nsec = (long)run_ns_of(slower)};
     vcpu->slice_ns = now_ns;
     timer_settime(vcpu->slicer, 0, &end, NULL);
 }
@@ -231,10 +239,11 @@ static bool keep_slice_locked(struct vmm_vcpu *vcpu)
     if (slower == 0 && !vcpu->ring)
         return true;
     uint64_t now_ns = vmm_now_ns(CLOCK_MONOTONIC), used_ns = now_ns - vcpu->slice_ns;
-    if (used_ns < (uint64_t)SLICE_NS * (100 - slower) / 100)
+    uint64_t slice_ns = run_ns_of(slower) * 100 / (100 - slower);
+    if (used_ns < run_ns_of(slower))
         return true;
-    if (slower > 0 && used_ns < SLICE_NS) {
-        sleep_locked(vcpu, vcpu->slice_ns + SLICE_NS);
+    if (slower > 0 && used_ns < slice_ns) {
+        sleep_locked(vcpu, vcpu->slice_ns + slice_ns);
         return false;
     }
     if (vcpu->ring) /* long before it is full */
@@ -273,13 +282,15 @@ static void *vcpu_main(void *arg)
     struct sigevent kick = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
     self = vcpu;
     kick._sigev_un._tid = gettid();
-    if (timer_create(CLOCK_MONOTONIC, &kick, &vcpu->slicer) < 0)
+    bool has_slicer = timer_create(CLOCK_MONOTONIC, &kick, &vcpu->slicer) == 0;
+    if (!has_slicer)
         crash(vcpu, "timer: errno", (uint64_t)errno);
     while (wait_for_turn(vcpu)) {
         offer_interrupt(vcpu);
         enter(vcpu);
     }
-    timer_delete(vcpu->slicer);
+    if (has_slicer)
+        timer_delete(vcpu->slicer);
     return NULL;
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct vmm_machine machine;
@@ -86,5 +87,24 @@ GW_TEST(memory, that_is_read_only_is_no_place_for_a_device_to_write_to)
     GW_EXPECT(vmm_memory_at(&machine, BOARD_PAGES_AT, VMM_PAGE_BYTES) != NULL);
     GW_EXPECT(vmm_memory_at(&machine, BOARD_ROM_AT, VMM_PAGE_BYTES) == NULL);
     GW_EXPECT(vmm_memory_at(&machine, machine.ram_bytes - 8, 16) == NULL);
+    vmm_machine_free(&machine);
+}
+
+/* However long a host takes to enter a guest: a little of each slice is left to it. */
+GW_TEST(processors, as_slow_as_can_be_get_on)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+    uint64_t checked = 0;
+    kvm_boot(&machine, 1, 0);
+    vmm_machine_slow(&machine, 0, 99);
+    GW_ASSERT_EQ(vmm_machine_run(&machine), 0);
+    for (unsigned i = 0; i < 60000 && checked == 0; i++) {
+        nanosleep(&nap, NULL);
+        vmm_board_tick(&machine);
+        pthread_mutex_lock(&machine.board_lock);
+        checked = machine.board.checked;
+        pthread_mutex_unlock(&machine.board_lock);
+    }
+    GW_EXPECT_GT(checked, 0);
     vmm_machine_free(&machine);
 }

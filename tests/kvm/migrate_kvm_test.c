@@ -9,8 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,72 +234,94 @@ GW_TEST(refused, acquire_leaves_the_guest_where_it_was)
     close(fd);
 }
 
-struct thief {
-    int fd;
-    _Atomic bool has_it;
-};
-
-static void *wait_for_lock(void *arg)
-{
-    struct thief *thief = arg;
-    thief->has_it = flock(thief->fd, LOCK_EX) == 0;
-    return NULL;
-}
-
-static bool file_has(const char *path, const char *text)
+static unsigned lines_with(const char *path, const char *text)
 {
     char line[1024];
-    bool found = false;
+    unsigned count = 0;
     FILE *file = fopen(path, "re");
-    while (file && !found && fgets(line, sizeof(line), file))
-        found = strstr(line, text) != NULL;
+    while (file && fgets(line, sizeof(line), file))
+        count += strstr(line, text) != NULL;
     if (file)
         fclose(file);
-    return found;
+    return count;
 }
 
-static void await_text(const char *path, const char *text)
+static void await_lines(const char *path, const char *text, unsigned count)
 {
     const struct timespec nap = {.tv_nsec = 1000000};
-    for (unsigned i = 0; i < COMMAND_PATIENCE_S * 1000u && !file_has(path, text); i++)
+    for (unsigned i = 0; i < COMMAND_PATIENCE_S * 1000u && lines_with(path, text) < count; i++)
         nanosleep(&nap, NULL);
-    if (!file_has(path, text))
-        GW_FAIL("'%s' never said '%s'", path, text);
+    if (lines_with(path, text) < count)
+        GW_FAIL("'%s' did not say '%s' %u times", path, text, count);
 }
 
-/* The source gives its lock up, the target cannot take its own, and somebody else has the source's by then. */
-GW_TEST(refused, lock_that_another_took_is_tried_for_until_it_is_free)
+/* A source that gives its lock up for a target that cannot take its own, and cannot take it back either: the
+ * folder that it is in has gone by then. */
+struct bereft {
+    struct command source, target;
+    char folder[128], hidden[136], lock[136];
+    const char *events;
+    int fd;
+};
+
+static void bereave(struct bereft *b)
 {
-    static struct command source, target;
-    char uri[256], lock[64];
+    char uri[256], number[64];
     struct stat file;
-    pthread_t thread;
-    const char *there = kvm_file("lock-there"), *here = kvm_file("lock-here");
-    const char *events = kvm_file("events");
-    int fd = open(there, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    struct thief thief = {.fd = open(here, O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
-    GW_ASSERT(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(thief.fd, &file) == 0);
-    command_start(&target,
+    const char *there = kvm_file("lock-there");
+    snprintf(b->folder, sizeof(b->folder), "%s", kvm_file("locks"));
+    snprintf(b->hidden, sizeof(b->hidden), "%s-gone", b->folder);
+    snprintf(b->lock, sizeof(b->lock), "%s/here", b->folder);
+    b->events = kvm_file("events");
+    b->fd = open(there, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    GW_ASSERT(b->fd >= 0 && flock(b->fd, LOCK_EX | LOCK_NB) == 0);
+    int here =
+        mkdir(b->folder, 0700) < 0 ? -1 : open(b->lock, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    GW_ASSERT(here >= 0 && fstat(here, &file) == 0);
+    close(here);
+    command_start(&b->target,
                   (const char *const[]){"receive", "tcp:127.0.0.1:0", "--lock", there, "--json",
                                         "-", "--serial", kvm_file("serial"), NULL});
-    GW_ASSERT(command_await_uri(&target, uri, sizeof(uri)));
-    command_start(&source,
-                  (const char *const[]){"send", uri, "--lock", here, "--json", "-", "--events",
-                                        events, "--serial", kvm_file("serial0"), NULL});
-    snprintf(lock, sizeof(lock), ":%llu ", (unsigned long long)file.st_ino);
-    await_text("/proc/locks", lock);
-    GW_ASSERT_EQ(pthread_create(&thread, NULL, wait_for_lock, &thief), 0);
-    pthread_join(thread, NULL); /* the source gave it up */
-    GW_EXPECT(thief.has_it);
-    await_text(events, "retake");
-    close(thief.fd);
-    GW_EXPECT_EQ(command_finish(&source), 1);
-    GW_EXPECT_EQ(command_finish(&target), 1);
-    json_t *document = command_document(&source);
-    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "declined");
-    GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
+    GW_ASSERT(command_await_uri(&b->target, uri, sizeof(uri)));
+    command_start(&b->source,
+                  (const char *const[]){"send", uri, "--lock", b->lock, "--json", "-", "--events",
+                                        b->events, "--serial", kvm_file("serial0"), NULL});
+    snprintf(number, sizeof(number), ":%llu ", (unsigned long long)file.st_ino);
+    await_lines("/proc/locks", number, 1); /* it has it, and waits for a second */
+    GW_ASSERT_EQ(rename(b->folder, b->hidden), 0);
+    await_lines(b->events, "retake", 3);
+}
+
+static void settle(struct bereft *b, const char *code, bool goes_on)
+{
+    GW_EXPECT_EQ(command_finish(&b->source), 1);
+    GW_EXPECT_EQ(command_finish(&b->target), 1);
+    json_t *document = command_document(&b->source);
+    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), code);
+    json_t *verified = json_at(document, "guest", "verified");
+    GW_EXPECT(goes_on ? json_is_true(verified) : json_is_null(verified));
     json_decref(document);
-    close(fd);
+    close(b->fd);
+    rename(b->hidden, b->folder);
+    unlink(b->lock);
+    rmdir(b->folder);
+}
+
+GW_TEST(refused, lock_that_cannot_be_taken_back_is_tried_for_until_it_can)
+{
+    static struct bereft b;
+    bereave(&b);
+    GW_ASSERT_EQ(rename(b.hidden, b.folder), 0);
+    settle(&b, "declined", true);
+}
+
+/* Who interrupts it then is told what becomes of the guest. */
+GW_TEST(refused, lock_that_cannot_be_taken_back_is_given_up_at_a_signal)
+{
+    static struct bereft b;
+    bereave(&b);
+    kill(b.source.pid, SIGINT);
+    settle(&b, "retake", false);
 }
 
 /* The line is full before the guest begins, and stays so until it has moved. */
@@ -325,6 +346,9 @@ GW_TEST(guest, whose_serial_line_nobody_reads_moves_and_loses_no_byte)
     GW_EXPECT_EQ(command_finish(&target), 0);
     ssize_t bytes = read(fd, text, sizeof(text));
     GW_EXPECT_GT(bytes, 64);
+    json_t *document = command_document(&target);
+    GW_EXPECT_EQ(json_count_at(document, "guest", "serial-bytes"), bytes);
+    json_decref(document);
     FILE *file = fopen(heard, "we");
     GW_ASSERT(file && fwrite(text, 1, (size_t)bytes, file) == (size_t)bytes && fclose(file) == 0);
     GW_EXPECT_GT(kvm_ticks(heard), 0);
