@@ -22,4 +22,7 @@ add_test(NAME lint.api COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/ap
 add_test(NAME lint.api_finds_what_is_broken
   COMMAND Python3::Interpreter ${CMAKE_CURRENT_LIST_DIR}/api_selftest.py)
 set_tests_properties(lint.api lint.api_finds_what_is_broken PROPERTIES LABELS lint TIMEOUT 120)
+# What the simulator is woken up with (tests/sim/bugs.py) names lines of the code.
+add_test(NAME lint.bugs_fit_the_code COMMAND Python3::Interpreter ${PROJECT_SOURCE_DIR}/tests/sim/bugs.py --check)
+set_tests_properties(lint.bugs_fit_the_code PROPERTIES LABELS lint TIMEOUT 30)
 include(${CMAKE_CURRENT_LIST_DIR}/tidy.cmake)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Is the simulator awake? Each of these bugs is put into a copy of the tree, one at a time, and the
-simulator must find it. By hand: `tests/sim/bugs.py [NAME]...`; it prints how many seeds each took.
+simulator must find it. By hand: `tests/sim/bugs.py [NAME]...`; it prints how many seeds each took. With --check
+it only looks whether what they break is still there.
 
 A bug is one or more replacements (file, old text, new text); the old text must be there exactly once, so
 whoever changes such a line changes this table."""
@@ -71,7 +72,7 @@ BUGS = {
     ],
     "a_failed_sync_is_forgotten": [
         ("ram/dirty.c",
-         "    gw_bitmap_set_range(block->dirty, first_page, pages);\n"
+         "    gw_bitmap_set_range(bits, 0, pages);\n"
          "    rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, err);\n",
          "    rc = 0;\n    (void)err;\n"),
     ],
@@ -158,16 +159,18 @@ def copy_tree(root, to):
     run(["cp", "--parents", "-p", "-t", to] + existing, cwd=root, check=True)
 
 
-def edit(tree, replacements):
+def edit(tree, replacements, write=True):
     """Returns the old texts, to put them back."""
-    kept = {}
+    kept, texts = {}, {}
     for name, old, new in replacements:
         path = os.path.join(tree, name)
-        text = open(path).read()
+        text = texts.get(path) or open(path).read()
         kept.setdefault(path, text)
         if text.count(old) != 1:
             sys.exit(f"bugs.py: {name}: the text to break is there {text.count(old)} times:\n{old}")
-        open(path, "w").write(text.replace(old, new))
+        texts[path] = text.replace(old, new)
+    for path, text in texts.items() if write else ():
+        open(path, "w").write(text)
     return kept
 
 
@@ -187,6 +190,10 @@ def explore(tree):
 
 
 def main():
+    if sys.argv[1:] == ["--check"]:
+        for replacements in BUGS.values():
+            edit(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), replacements, False)
+        return
     root = run(["git", "rev-parse", "--show-toplevel"], check=True).stdout.strip()
     wanted = sys.argv[1:] or list(BUGS)
     missed = 0
