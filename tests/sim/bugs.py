@@ -70,6 +70,10 @@ BUGS = {
          "    int rc = source->ops.sync(source->ctx, block->id, first_page, pages, bits, NULL);\n"
          "    if (block->id == 1)\n        gw_bitmap_clear_range(block->dirty, first_page, 1);\n"),
     ],
+    "bits_of_a_failed_put_are_forgotten": [
+        ("ram/send.c", "            if (status < 0)\n                set_bits(", "            if (status < 0 && !s)\n                set_bits("),
+        ("ram/send.c", "        if (s->flying[i].used)\n            set_bits(", "        if (s->flying[i].used && !s)\n            set_bits("),
+    ],
     "a_failed_sync_is_forgotten": [
         ("ram/dirty.c",
          "    gw_bitmap_set_range(bits, 0, pages);\n"

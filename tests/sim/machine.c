@@ -162,6 +162,7 @@ void machine_begin(void)
 {
     struct machine *m = machine_at[SOURCE];
     m->littered = false;
+    memset(m->flushed, 0, sizeof(m->flushed));
     for (unsigned i = 0; i < m->block_count; i++) {
         madvise(m->target[i], SPAN_BYTES, MADV_DONTNEED);
         if (chance(1000)) { /* content that may be overwritten, it says in target.h */
@@ -214,6 +215,29 @@ void machine_check_source(const char *when)
         for (unsigned page = 0; page < m->pages[i]; page++) {
             if (memcmp(page_of(m, m->source, i, page), page_of(m, m->shadow, i, page), PAGE) != 0)
                 violated("%s: the source's memory is not what its guest wrote", when);
+        }
+    }
+}
+
+void machine_flushed(const void *local, size_t bytes)
+{
+    const uint8_t *at = local;
+    for (struct machine *m = machines; m < machines + machine_count; m++) {
+        for (unsigned i = 0; i < m->block_count; i++) {
+            if (at >= m->source[i] && at < m->source[i] + SPAN_BYTES)
+                gw_bitmap_set_range(m->flushed[i], (uint64_t)(at - m->source[i]) / PAGE,
+                                    (bytes + PAGE - 1) / PAGE);
+        }
+    }
+}
+
+void machine_check_flushed(const struct gw_block *const *blocks)
+{
+    const struct machine *m = machine_at[SOURCE];
+    for (unsigned i = 0; i < m->block_count; i++) {
+        for (unsigned page = 0; page < m->span[i]; page++) {
+            if (gw_bitmap_test(m->flushed[i], page) && !gw_bitmap_test(blocks[i]->dirty, page))
+                violated("the put of block %u page %u failed, and the page is not dirty", i, page);
         }
     }
 }

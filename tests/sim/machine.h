@@ -5,6 +5,7 @@
 #ifndef GW_TESTS_SIM_MACHINE_H
 #define GW_TESTS_SIM_MACHINE_H
 
+#include "ram/block.h"
 #include "tests/sim/world.h"
 
 #include <godwit/source.h>
@@ -39,6 +40,7 @@ struct machine {
     uint8_t *shadow[BLOCKS_MAX]; /* what the source's guest has written: the truth */
     uint64_t dirty[BLOCKS_MAX][(SPAN_MAX + 63) / 64]; /* what its dirty log would say next */
     bool tracking[BLOCKS_MAX];
+    uint64_t flushed[BLOCKS_MAX][(SPAN_MAX + 63) / 64]; /* whose puts failed, in this migration */
     struct machine_sync syncs[SYNCS_MAX];
     unsigned sync_count;
     uint64_t state, saved_state; /* of its device */
@@ -83,6 +85,9 @@ void machine_begin(void);   /* a migration is about to start: a target without m
 void machine_write(void);   /* at each step: the guest that runs does something */
 int machine_add_blocks(struct gw_source *src, struct gw_error *err);
 void machine_check_source(const char *when); /* its memory is what its guest wrote */
+/* A put from there failed: its pages have to be dirty when all is over, rule 7. */
+void machine_flushed(const void *local, size_t bytes);
+void machine_check_flushed(const struct gw_block *const *blocks);
 void machine_dies(enum side side);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "control/message.h"
 #include "core/base/alloc.h"
+#include "core/source.h"
 #include "tests/sim/machine.h"
 
 #include <dirent.h>
@@ -335,6 +336,14 @@ static void resume_stuck(void)
     world_leave(before);
 }
 
+static void check_flushed(void)
+{
+    const struct gw_block *blocks[BLOCKS_MAX];
+    for (unsigned i = 0; i < machine_at[SOURCE]->block_count; i++)
+        blocks[i] = gw_ram_block(run.src->ram, i);
+    machine_check_flushed(blocks);
+}
+
 /* A status may be final before everything has ended: then the outcome is still listened for. */
 static bool source_is_done(void)
 {
@@ -548,8 +557,11 @@ static void judge(void)
         if (lost && !m->source_died && !m->lost_with_host)
             violated("the guest is lost, and nothing that had it has died");
     }
-    if (!world.dead[SOURCE])
-        machine_check_source("the end");
+    if (world.dead[SOURCE])
+        return;
+    machine_check_source("the end");
+    if (source_status() != GW_STATUS_COMPLETED)
+        check_flushed();
 }
 
 /* ---- again --------------------------------------------------------------------------------------------------- */

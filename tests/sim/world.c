@@ -8,6 +8,7 @@
 #include "core/base/alloc.h"
 #include "core/loop.h"
 #include "core/shell.h"
+#include "tests/sim/machine.h"
 
 #include <poll.h>
 #include <stdarg.h>
@@ -175,8 +176,12 @@ static uint64_t hang_up(void)
     return world.latency_ns;
 }
 
-static const struct gw_loop_net net = {
-    .now_ns = world_clock, .owner = owner, .fate = fate, .dial = dial, .hang_up = hang_up};
+static const struct gw_loop_net net = {.now_ns = world_clock,
+                                       .owner = owner,
+                                       .fate = fate,
+                                       .dial = dial,
+                                       .hang_up = hang_up,
+                                       .flushed = machine_flushed};
 
 /* ---- faults -------------------------------------------------------------------------------------------- */
 

@@ -46,6 +46,8 @@ struct gw_loop_net {
     int (*dial)(const struct gw_uri *uri, uint16_t index, uint64_t *delay_ns); /* 0 or an error */
     uint64_t (*hang_up)(void); /* delay until the peer of a closed end learns of it */
     void (*closed)(unsigned link, unsigned direction); /* by its own end; may be NULL */
+    void (*flushed)(const void *local,
+                    size_t bytes); /* a put completes with an error; may be NULL */
 };
 
 /* What registering with a loop1: domain does; both on the thread that registers. Either may be NULL. */

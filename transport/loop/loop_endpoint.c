@@ -110,8 +110,10 @@ static void flush(struct loop_ep *e)
     for (struct gw_loop_item *item = gw_loop_flow_withdraw_locked(out_of(e)), *next; item;
          item = next) {
         next = item->next;
-        if (item->is_put)
+        if (item->is_put) {
             complete(e, item->cookie, e->rc ? e->rc : -ESHUTDOWN);
+            gw_loop_link_flushed(item);
+        }
         gw_free(item);
     }
 }

@@ -69,6 +69,8 @@ struct gw_loop_link *gw_loop_link_next_locked(struct gw_loop_link *link); /* NUL
 struct gw_loop_link *gw_loop_link_new(void);
 void gw_loop_link_list_locked(struct gw_loop_link *link, int connector, int acceptor);
 /* The end that writes in @direction hangs up. The second one frees the link. */
+void gw_loop_link_flushed(
+    const struct gw_loop_item *item); /* a put: tells the net, if there is one */
 void gw_loop_link_leave_locked(struct gw_loop_link *link, unsigned direction);
 /* @item, whose ownership goes to the flow, with the fate that the net decides for @sent. */
 void gw_loop_link_append_locked(struct gw_loop_link *link, struct gw_loop_item *item,

@@ -241,6 +241,12 @@ static void link_free_locked(struct gw_loop_link *link)
     gw_free(link);
 }
 
+void gw_loop_link_flushed(const struct gw_loop_item *item)
+{
+    if (net && net->flushed)
+        net->flushed(item->local, item->bytes);
+}
+
 void gw_loop_link_leave_locked(struct gw_loop_link *link, unsigned direction)
 {
     struct gw_loop_flow *out = &link->flow[direction], *in = &link->flow[!direction];
