@@ -149,13 +149,13 @@ static int boot(struct command *command)
     return rc == 0 ? vmm_machine_run(&command->machine) : rc;
 }
 
-/* Return: whether a guest that runs here has checked something since it does. One that checked before it came,
- * or before it was paused, gets a while for it: who does not go on is as lost as a page. */
+/* Return: whether a guest that runs here has checked something since it does. One that is known to check, or did
+ * before it came or was paused, gets a while for it: who does not go on is as lost as a page. */
 static bool await_guest(struct command *command)
 {
     struct vmm_machine *machine = &command->machine;
     uint64_t until_ns = vmm_now_ns(CLOCK_MONOTONIC);
-    if (machine->board.checked_before > 0)
+    if (machine->board.checked_before > 0 || machine->checks)
         until_ns += (uint64_t)GOING_ON_S * NS_PER_S;
     while (!vmm_board_goes_on(machine) && !command->signalled && !machine->crashed &&
            vmm_now_ns(CLOCK_MONOTONIC) < until_ns)
@@ -325,6 +325,8 @@ static int run(struct command *command)
                      "cancelled before the migration began");
         return fail(command, -ECANCELED);
     }
+    if (command->machine.checks)
+        await_guest(command); /* so that whoever has it can tell whether it goes on */
     return send_machine(command, options->uri);
 }
 

@@ -43,6 +43,7 @@ static int load_file(struct vmm_machine *machine, const char *path, uint8_t *rom
 
 static int load_program(struct vmm_machine *machine, const char *program, uint8_t *rom)
 {
+    machine->checks = true;
     if (!program || strcmp(program, "writer") == 0)
         memcpy(rom, vmm_writer_begin, (size_t)(vmm_writer_end - vmm_writer_begin));
     else if (strcmp(program, "ticker") == 0)
@@ -50,8 +51,8 @@ static int load_program(struct vmm_machine *machine, const char *program, uint8_
     else if (strcmp(program, "disk") == 0)
         memcpy(rom, vmm_disk_begin, (size_t)(vmm_disk_end - vmm_disk_begin));
     else
-        return load_file(machine, program, rom);
-    return 0;
+        machine->checks = false;
+    return machine->checks ? 0 : load_file(machine, program, rom);
 }
 
 static int make_blocks(struct vmm_machine *machine, const struct vmm_boot *boot, uint8_t **rom)

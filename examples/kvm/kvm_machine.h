@@ -127,6 +127,7 @@ struct vmm_machine {
     struct vmm_board board;
     int timer_fd, serial_fd;
     struct vmm_disk disk;
+    bool checks; /* began here with a program of the tree: it tells of what it looked at */
     const char *lock_path;
     int lock_fd;                     /* -1: not held */
     unsigned slow_percent;           /* its owner's wish: no processor is ever slowed by less */

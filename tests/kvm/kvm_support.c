@@ -16,7 +16,7 @@
 #define HOPS_MAX 24
 /* A host that is busy with everything else leaves an emulated one no time to say that it lives. */
 #define PATIENT "x-peer-timeout=60000"
-#define FILES_MAX 64
+#define FILES_MAX 256
 
 static char folder[64], files[FILES_MAX][128];
 static unsigned file_count;
