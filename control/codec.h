@@ -10,6 +10,7 @@
 #define GW_HELLO_BYTES_MAX 4096
 #define GW_ZERO_BYTES_MAX                                                                          \
     (4 + 1024 * 20) /* the longest of a page endpoint: its number, 1024 ranges */
+#define GW_PACKET_BYTES_MAX (GW_PACKET_HEAD_BYTES + GW_PACKET_DATA_BYTES_MAX)
 #define GW_TEXT_CODE_BYTES_MAX 31
 #define GW_TEXT_PHASE_BYTES_MAX 23
 #define GW_TEXT_PLACE_BYTES_MAX 95

@@ -183,6 +183,7 @@ static void fill_reply(const struct gw_hello *ours, const struct gw_hello *their
     r.settle_timeout_ns = gw_max_u64(ours->settle_timeout_ns, theirs->settle_timeout_ns);
     r.hold_timeout_ns = gw_max_u64(ours->hold_timeout_ns, theirs->hold_timeout_ns);
     r.hold_timeout_ns = gw_max_u64(r.hold_timeout_ns, r.settle_timeout_ns);
+    r.packet_bytes_max = gw_min_u64(ours->packet_bytes_max, theirs->packet_bytes_max);
     memcpy(r.machine, theirs->machine, sizeof(r.machine));
     memcpy(r.uuid, theirs->uuid, sizeof(r.uuid));
     *reply = r;
@@ -276,6 +277,11 @@ static int check_room(const struct gw_hello *ours, const struct gw_hello *reply,
         return gw_fail_code(err, -E2BIG, GW_CODE_LIMIT,
                             "source has %" PRIu32 " memory blocks, target takes at most %" PRIu32,
                             ours->blocks_max, reply->blocks_max);
+    if (reply->packet_bytes_max > ours->packet_bytes_max)
+        return gw_fail(err, -EPROTO,
+                       "target buffers %" PRIu64 " bytes of device state beside the stream, source "
+                       "asked for %" PRIu64,
+                       reply->packet_bytes_max, ours->packet_bytes_max);
     return 0;
 }
 

@@ -49,6 +49,7 @@ static const struct field {
     {20, 63, FIELD_TEXT, offsetof(struct gw_hello, agent), "agent"},
     {21, 255, FIELD_TEXT, offsetof(struct gw_hello, wires), "wires"},
     {22, 255, FIELD_TEXT, offsetof(struct gw_hello, wires_lacking), "wires_lacking"},
+    U64(23, packet_bytes_max),
 #undef U32
 #undef U64
 };

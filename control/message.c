@@ -20,6 +20,9 @@ static const struct gw_message_def defs[] = {
 _Static_assert(GW_MESSAGE_HEADER_BYTES + GW_ZERO_BYTES_MAX <= GW_PAGE_MESSAGE_BYTES_MAX,
                "a full ZERO does not fit a page endpoint");
 
+_Static_assert(GW_MESSAGE_HEADER_BYTES + GW_PACKET_BYTES_MAX <= GW_PAGE_MESSAGE_BYTES_MAX,
+               "a full PACKET does not fit a page endpoint");
+
 #define DEF_COUNT (sizeof(defs) / sizeof(defs[0]))
 
 const struct gw_message_def *gw_message_def_at(unsigned index)

@@ -19,6 +19,18 @@
  * buffers of this size. The longest is a full ZERO. */
 #define GW_PAGE_MESSAGE_BYTES_MAX (32u << 10)
 
+#define GW_PACKET_HEAD_BYTES 20u
+#define GW_PACKET_DATA_BYTES_MAX                                                                   \
+    (GW_PAGE_MESSAGE_BYTES_MAX - GW_MESSAGE_HEADER_BYTES - GW_PACKET_HEAD_BYTES)
+
+#define GW_PACKETS_AHEAD_MAX 1024u /* sent and not loaded */
+
+/* What a packet of @bytes counts against hello's cap: many small ones cost too. */
+static inline uint64_t gw_packet_charge(size_t bytes)
+{
+    return (uint64_t)bytes + 4096;
+}
+
 enum gw_message_type {
     /* any endpoint; never credited */
     GW_MSG_HEARTBEAT = 1,
@@ -38,6 +50,7 @@ enum gw_message_type {
     /* the savevm stream */
     GW_MSG_STREAM = 48, /* source -> target: bytes; flag LAST ends an item (see stream.h) */
     GW_MSG_LOADED = 49, /* target -> source: how much of it is loaded, and what it waits for */
+    GW_MSG_PACKETS_LOADED = 50, /* target -> source: how many packets are loaded */
     /* handover */
     GW_MSG_PREPARE = 64,  /* source -> target: ASK-TO-PREPARE */
     GW_MSG_PREPARED = 65, /* target -> source */
@@ -51,6 +64,7 @@ enum gw_message_type {
     GW_MSG_ZERO = 96,     /* source -> target: zero runs */
     GW_MSG_ZERO_ACK = 97, /* target -> source, one-sided wires */
     GW_MSG_FENCE = 98,    /* source -> target; flag LAST on the final one, before PREPARE */
+    GW_MSG_PACKET = 99,   /* source -> target: bytes of a section; flag LAST ends it */
 };
 
 #define GW_MSG_FLAG_LAST 1u
@@ -78,6 +92,8 @@ struct gw_hello { /* both directions; a field that a side does not use is zero *
     uint8_t uuid[16];     /* of the machine; zero: none */
     char machine[256];    /* configuration section's name */
     char agent[64];       /* "godwit 0.1.0", for logs */
+    uint64_t
+        packet_bytes_max; /* of device state beside the stream, under way; 0: none goes there */
     /* Page wires (core/wires.h). Source: names, best first; target: addresses, and why it lacks others. */
     char wires[256], wires_lacking[256];
 };
@@ -120,6 +136,15 @@ struct gw_message {
             uint64_t items;                    /* of the stream that were taken, its header too */
             uint32_t acks_missing, acks_given; /* devices that have not acknowledged; all acks */
         } loaded;
+        struct {              /* PACKET */
+            uint32_t section; /* its id in the stream */
+            uint64_t number;  /* of the packet, by section, from 1 */
+            uint64_t items;   /* of the stream, that are loaded before it */
+            struct gw_span data;
+        } packet;
+        struct { /* PACKETS_LOADED: since the session began; bytes as they count against the cap */
+            uint64_t count, bytes;
+        } packets;
         struct {
             uint32_t number;
             struct gw_span runs; /* entries as a cursor reads them */

@@ -214,6 +214,18 @@ static int take_stream(struct body *body, struct gw_message *msg)
     return 0;
 }
 
+static int take_packet(struct body *body, struct gw_message *msg)
+{
+    msg->u.packet.section = take_u32(body);
+    msg->u.packet.number = take_u64(body);
+    msg->u.packet.items = take_u64(body);
+    if (msg->u.packet.number == 0)
+        return gw_fail(body->err, -EPROTO, "%s: number 0, they count from 1", body->name);
+    msg->u.packet.data = (struct gw_span){.data = body->at, .bytes = body->left};
+    body->left = 0;
+    return 0;
+}
+
 static int take_body(struct body *body, struct gw_message *msg)
 {
     switch (msg->type) {
@@ -246,6 +258,12 @@ static int take_body(struct body *body, struct gw_message *msg)
         msg->u.loaded.items = take_u64(body);
         msg->u.loaded.acks_missing = take_u32(body);
         msg->u.loaded.acks_given = take_u32(body);
+        return 0;
+    case GW_MSG_PACKET:
+        return take_packet(body, msg);
+    case GW_MSG_PACKETS_LOADED:
+        msg->u.packets.count = take_u64(body);
+        msg->u.packets.bytes = take_u64(body);
         return 0;
     case GW_MSG_PREPARE:
     case GW_MSG_PREPARED:

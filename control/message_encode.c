@@ -126,6 +126,16 @@ static int put_body(uint8_t **at, const struct gw_message *msg, struct gw_span *
         put_u32(at, msg->u.loaded.acks_missing);
         put_u32(at, msg->u.loaded.acks_given);
         return 0;
+    case GW_MSG_PACKET:
+        put_u32(at, msg->u.packet.section);
+        put_u64(at, msg->u.packet.number);
+        put_u64(at, msg->u.packet.items);
+        *tail = msg->u.packet.data;
+        return msg->u.packet.number == 0 ? -EINVAL : 0;
+    case GW_MSG_PACKETS_LOADED:
+        put_u64(at, msg->u.packets.count);
+        put_u64(at, msg->u.packets.bytes);
+        return 0;
     case GW_MSG_PREPARE:
     case GW_MSG_PREPARED:
         put_prepare(at, msg);

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#define FLAGS_KNOWN (GW_DEVICE_EARLY | GW_DEVICE_WORKER)
+
 void gw_devices_fini(struct gw_devices *devices)
 {
     for (unsigned i = 0; i < devices->count; i++) {
@@ -28,6 +30,15 @@ const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, c
             return device;
     }
     return NULL;
+}
+
+bool gw_devices_have_workers(const struct gw_devices *devices)
+{
+    for (unsigned i = 0; i < devices->count; i++) {
+        if (devices->list[i].flags & GW_DEVICE_WORKER)
+            return true;
+    }
+    return false;
 }
 
 bool gw_device_is_early(const struct gw_device_desc *device)
@@ -66,9 +77,12 @@ static int check(const struct gw_device_desc *desc, struct gw_error *err)
         return gw_fail(err, -EINVAL, "device 'ram': that name is the memory's");
     if (!desc->save && !desc->load && !desc->ops)
         return gw_fail(err, -EINVAL, "device '%s': neither save nor load is set", desc->name);
-    if (desc->flags & ~GW_DEVICE_EARLY)
+    if (desc->flags & ~FLAGS_KNOWN)
         return gw_fail(err, -EINVAL, "device '%s': flags 0x%x, of which 0x%x are not known",
-                       desc->name, desc->flags, desc->flags & ~GW_DEVICE_EARLY);
+                       desc->name, desc->flags, desc->flags & ~FLAGS_KNOWN);
+    if (desc->flags & GW_DEVICE_WORKER && !desc->ops)
+        return gw_fail(err, -EINVAL, "device '%s': GW_DEVICE_WORKER is for one with handlers",
+                       desc->name);
     if (desc->minimum_version_id > desc->version_id)
         return gw_fail(err, -EINVAL, "device '%s': minimum_version_id %u is above version_id %u",
                        desc->name, desc->minimum_version_id, desc->version_id);

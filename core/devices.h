@@ -22,8 +22,9 @@ int gw_devices_set_ram(struct gw_devices *devices, struct gw_ram *ram, struct gw
 const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, const char *name,
                                              uint32_t instance_id);
 
-bool gw_device_is_early(const struct gw_device_desc *device);  /* at a source */
-bool gw_device_is_needed(const struct gw_device_desc *device); /* FULL; calls the device */
+bool gw_devices_have_workers(const struct gw_devices *devices); /* some opted in */
+bool gw_device_is_early(const struct gw_device_desc *device);   /* at a source */
+bool gw_device_is_needed(const struct gw_device_desc *device);  /* FULL; calls the device */
 
 /* May it be in HELLO and in the stream's configuration? -EINVAL with err. */
 int gw_machine_check(const char *machine, struct gw_error *err);

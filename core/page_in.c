@@ -30,6 +30,8 @@ struct gw_page_in {
     bool placing;
     unsigned run_next, run_count;
     uint32_t zero_number;
+    struct gw_packet_maker packet;
+    bool last_fence;
 
     struct gw_mail revoke, stop; /* engine -> thread */
     struct {                     /* thread -> engine */
@@ -157,6 +159,18 @@ static int place_runs(struct gw_page_in *in, uint64_t *budget, struct gw_error *
     return rc < 0 ? rc : 1;
 }
 
+static int on_packet(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
+{
+    struct gw_packet *whole = NULL;
+    if (!is_open(in) || in->last_fence)
+        return gw_fail(err, -EPROTO, "PACKET %s",
+                       in->last_fence ? "behind the last fence" : "before BLOCKS_OK");
+    int rc = gw_packet_take(&in->packet, msg, &whole, err);
+    if (whole)
+        gw_mail_post(in->config.engine_inbox, &whole->mail);
+    return rc;
+}
+
 static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct gw_error *err)
 {
     if (!is_open(in))
@@ -167,6 +181,9 @@ static int on_fence(struct gw_page_in *in, const struct gw_message *msg, struct 
                        msg->u.number);
     if (in->one_sided && (msg->flags & GW_MSG_FLAG_LAST))
         gw_channel_hush(in->channel); /* the source is silent here from now on */
+    in->last_fence |= msg->flags & GW_MSG_FLAG_LAST;
+    if (in->last_fence && in->packet.packet)
+        return gw_fail(err, -EPROTO, "the last FENCE, %u, in the midst of a PACKET", msg->u.number);
     in->fenced.number = msg->u.number;
     in->fenced.final = msg->flags & GW_MSG_FLAG_LAST;
     atomic_store_explicit(&in->fenced.busy, true, memory_order_relaxed);
@@ -190,6 +207,8 @@ static int read_messages(struct gw_page_in *in, struct gw_error *err)
             rc = on_zero(in, &msg, err);
         else if (msg.type == GW_MSG_FENCE)
             rc = on_fence(in, &msg, err);
+        else if (msg.type == GW_MSG_PACKET)
+            rc = on_packet(in, &msg, err);
         else
             rc = gw_fail(err, -EPROTO, "%s does not belong on a page endpoint",
                          gw_message_name(msg.type));
@@ -251,6 +270,7 @@ static void awake(void *engine, const struct pollfd *fds, unsigned count)
 static void end(void *engine)
 {
     struct gw_page_in *in = engine;
+    gw_packet_drop(&in->packet);
     gw_ep_shutdown(in->ep);
     gw_channel_free(in->channel);
     gw_ep_close(in->ep);
@@ -271,6 +291,7 @@ struct gw_page_in *gw_page_in_new(const struct gw_page_in_config *config, struct
         return NULL;
     }
     in->config = *config;
+    in->packet.pot = config->packets;
     in->placer.ram = config->ram;
     in->placer.owner = config->owner;
     in->revoke.deliver = deliver_revoke;

@@ -3,7 +3,7 @@
 #ifndef GW_CORE_PAGE_IN_H
 #define GW_CORE_PAGE_IN_H
 
-#include "core/shell.h"
+#include "core/packet.h"
 #include "ram/place.h"
 
 struct gw_page_in;
@@ -17,6 +17,7 @@ struct gw_page_in_config {
     void (*fenced)(void *engine, unsigned owner, uint32_t number, bool final);
     void (*revoked)(void *engine, unsigned owner);
     void (*lost)(void *engine, unsigned owner, const struct gw_error *err);
+    struct gw_packet_pot *packets; /* shared by the session's endpoints */
 };
 
 struct gw_page_in_stats {

@@ -10,6 +10,7 @@
 #include "core/page_out.h"
 
 #include "core/base/alloc.h"
+#include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/peer.h"
 #include "ram/dirty.h"
@@ -28,6 +29,7 @@ struct gw_page_out {
     bool one_sided, sending, hushed, lost, quit;
     uint32_t number;
     struct gw_page_visit *leaving; /* visits of chunks that are to be let go */
+    struct gw_page_packet *packets, **packets_last;
 
     struct { /* engine -> thread */
         struct gw_mail mail;
@@ -103,6 +105,16 @@ static void deliver_stop(struct gw_mail *mail, void *self)
     struct gw_page_out *out = self;
     (void)mail;
     out->quit = true;
+}
+
+static void deliver_packet(struct gw_mail *mail, void *self)
+{
+    struct gw_page_out *out = self;
+    struct gw_page_packet *packet = GW_CONTAINER_OF(mail, struct gw_page_packet, mail);
+    packet->next = NULL;
+    packet->at = 0;
+    *out->packets_last = packet;
+    out->packets_last = &packet->next;
 }
 
 /* ---- chunks that come by ------------------------------------------------------------------------ */
@@ -211,6 +223,51 @@ static int send_pages(struct gw_page_out *out, uint64_t now_ns, uint64_t *wake_n
     return 0;
 }
 
+/* ---- packets -------------------------------------------------------------------------------------- */
+
+/* 1: the first packet is with the wire; 0: not until the wire takes more, or the peer grants it. */
+static int send_packet(struct gw_page_out *out, struct gw_page_packet *packet, struct gw_error *err)
+{
+    while (packet->at < packet->bytes) {
+        size_t bytes = gw_min_u64(packet->bytes - packet->at, out->config.packet_data_max);
+        struct gw_message msg = {.type = GW_MSG_PACKET,
+                                 .flags =
+                                     packet->at + bytes == packet->bytes ? GW_MSG_FLAG_LAST : 0};
+        msg.u.packet.section = packet->section;
+        msg.u.packet.number = packet->number;
+        msg.u.packet.items = packet->items;
+        msg.u.packet.data = (struct gw_span){.data = packet->data + packet->at, .bytes = bytes};
+        int rc = gw_channel_send(out->channel, &msg);
+        if (rc == -EAGAIN)
+            return 0;
+        if (rc < 0 && gw_ep_error(out->config.ep, err) == 0)
+            gw_fail(err, rc, "send device state");
+        if (rc < 0)
+            return rc;
+        packet->at += bytes;
+    }
+    return 1;
+}
+
+/* One a step: pages get their turn, and the endpoint beats. */
+static int send_packets(struct gw_page_out *out, uint64_t now_ns, uint64_t *wake_ns,
+                        struct gw_error *err)
+{
+    struct gw_page_packet *packet = out->packets;
+    if (!packet)
+        return 0;
+    int rc = send_packet(out, packet, err);
+    if (rc <= 0)
+        return rc;
+    out->packets = packet->next;
+    if (!out->packets)
+        out->packets_last = &out->packets;
+    else
+        *wake_ns = now_ns;
+    gw_mail_post(out->config.engine_inbox, &packet->over);
+    return 0;
+}
+
 static void publish(struct gw_page_out *out)
 {
     struct gw_ep_attr attr;
@@ -230,6 +287,8 @@ static uint64_t step(struct gw_page_out *out, uint64_t now_ns)
     int rc = read_messages(out, &err);
     if (rc >= 0 && out->sending)
         rc = send_pages(out, now_ns, &wake_ns, &err);
+    if (rc >= 0)
+        rc = send_packets(out, now_ns, &wake_ns, &err);
     if (rc >= 0 && out->one_sided && out->peer.said_last && !out->hushed) {
         gw_channel_hush(out->channel);
         out->hushed = true;
@@ -346,6 +405,7 @@ int gw_page_out_start(const struct gw_page_out_config *config, struct gw_page_ou
         return gw_fail(err, rc, "page endpoint %u", config->owner + 1);
     }
     out->config = *config;
+    out->packets_last = &out->packets;
     out->begin.mail.deliver = deliver_begin;
     out->stop.deliver = deliver_stop;
     out->fenced.mail.deliver = deliver_fenced;
@@ -379,6 +439,12 @@ void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit)
 {
     visit->mail.deliver = deliver_visit;
     gw_mail_post(&out->inbox, &visit->mail);
+}
+
+void gw_page_out_packet(struct gw_page_out *out, struct gw_page_packet *packet)
+{
+    packet->mail.deliver = deliver_packet;
+    gw_mail_post(&out->inbox, &packet->mail);
 }
 
 bool gw_page_out_has_said_last(const struct gw_page_out *out)

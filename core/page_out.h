@@ -16,6 +16,7 @@ struct gw_page_out_config {
     struct gw_chunks *chunks;
     struct gw_throttle *throttle;
     uint64_t peer_timeout_ns;
+    size_t packet_data_max; /* of one message */
     /* Reports, by mail, on the thread that drains @engine_inbox, with @engine as their argument. */
     struct gw_inbox *engine_inbox;
     /* Every page of round @number and its fence are handed to the wire. */
@@ -41,6 +42,18 @@ struct gw_page_visit { /* at one owner */
     uint32_t mark; /* said behind the last put; 0: not yet */
 };
 
+/* A section of a device's state that goes beside the stream (core/source_packets.c). Lent until `over`, or until
+ * @out was stopped. */
+struct gw_page_packet {
+    struct gw_mail mail;
+    struct gw_page_packet *next;
+    uint32_t section;
+    uint64_t number, items; /* as in PACKET */
+    const uint8_t *data;
+    size_t bytes, at;
+    struct gw_mail over; /* to the engine: all of it is with the wire */
+};
+
 struct gw_page_out_stats {
     uint64_t tx_bytes, copied_bytes, system_calls;
     struct gw_sender_stats sender;
@@ -56,6 +69,8 @@ void gw_page_out_begin(struct gw_page_out *out, uint32_t number, bool holes, boo
 void gw_page_out_visit(struct gw_page_out *out, struct gw_page_visit *visit);
 /* Of one that was reported lost: was its last fence said? Then all that it put may be in place. */
 bool gw_page_out_has_said_last(const struct gw_page_out *out);
+/* Packets of one endpoint keep their order, and pass pages. Not behind the last fence. */
+void gw_page_out_packet(struct gw_page_out *out, struct gw_page_packet *packet);
 /* A chunk became ready. */
 void gw_page_out_wake(struct gw_page_out *out);
 /* The endpoint is shut down; the thread ends. Bits of everything unsure are set again when stop

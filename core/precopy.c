@@ -4,6 +4,7 @@
  * has more. Then every owner's dirty log is synced, on the pool, every device is asked what is left, and
  * convergence judges: another round, the last one, or never. */
 #include "core/source_chunks.h"
+#include "core/source_packets.h"
 
 #include "core/base/bytes.h"
 
@@ -93,8 +94,24 @@ void gw_source_begin_round(struct gw_source *src, bool final)
     src->step = final ? GW_SRC_FINAL_SEND : GW_SRC_SEND;
     if (!final)
         gw_source_devices_begin_round(src);
+    src->fence_is_last = final && !gw_source_packs(src);
     for (unsigned i = 0; i < src->page_count; i++)
-        gw_page_out_begin(src->pages[i], src->round, src->round == 1, final);
+        gw_page_out_begin(src->pages[i], src->round, src->round == 1, src->fence_is_last);
+}
+
+/* Where device state goes beside the stream, the last pages have a fence like any other, and the last fence
+ * comes when both they and that state are there. */
+void gw_source_maybe_last(struct gw_source *src)
+{
+    if (src->step != GW_SRC_FINAL_SEND || src->fence_is_last || !src->joined ||
+        src->fenced_count < src->page_count || !gw_source_packets_are_loaded(src))
+        return;
+    src->round++;
+    src->fenced_count = 0;
+    src->joined = false;
+    src->fence_is_last = true;
+    for (unsigned i = 0; i < src->page_count; i++)
+        gw_page_out_begin(src->pages[i], src->round, false, true);
 }
 
 void gw_source_first_round(struct gw_source *src)
@@ -108,6 +125,11 @@ void gw_source_first_round(struct gw_source *src)
     src->stats.setup_ns = now - src->started_ns;
     src->stats.endpoints = src->page_count;
     pthread_mutex_unlock(&src->stats_lock);
+    struct gw_error err = GW_ERROR_INIT;
+    if (gw_source_packets_open(src, &err) < 0) {
+        gw_source_fail(src, &err);
+        return;
+    }
     gw_source_status(src, GW_STATUS_ACTIVE);
     gw_source_begin_round(src, false);
     gw_source_wish(src, now);
@@ -181,6 +203,7 @@ void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number)
             src); /* here alone: JOINED may come while devices are still being saved */
     else
         gw_source_maybe_over(src);
+    gw_source_maybe_last(src);
 }
 
 void gw_source_on_joined(struct gw_source *src, uint32_t number)
@@ -195,6 +218,7 @@ void gw_source_on_joined(struct gw_source *src, uint32_t number)
     src->joined = true;
     src->joined_ns = gw_clock_ns();
     gw_source_maybe_over(src);
+    gw_source_maybe_last(src);
 }
 
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)

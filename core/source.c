@@ -6,6 +6,7 @@
 
 #include "core/hint.h"
 #include "core/source_chunks.h"
+#include "core/source_packets.h"
 
 #include "core/base/bytes.h"
 
@@ -242,6 +243,9 @@ static void on_message(struct gw_source *src, const struct gw_message *msg)
     case GW_MSG_LOADED:
         gw_source_on_loaded(src, msg);
         break;
+    case GW_MSG_PACKETS_LOADED:
+        gw_source_on_packets_loaded(src, msg);
+        break;
     case GW_MSG_PREPARED:
         gw_source_on_prepared(src, msg);
         break;
@@ -412,7 +416,7 @@ static void cleanup_done(struct gw_mail *mail, void *engine)
 static bool jobs_are_quiet(const struct gw_source *src)
 {
     return !src->work.busy && !src->connect.busy && src->syncs_busy == 0 && !src->call.busy &&
-           gw_source_chunks_are_quiet(src);
+           gw_source_chunks_are_quiet(src) && gw_source_packets_are_quiet(src);
 }
 
 static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
@@ -422,6 +426,7 @@ static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
             return src->linger_until_ns;
         stop_pages(src);
         gw_source_chunks_stop(src);
+        gw_source_packets_stop(src);
         gw_source_close_link(src);
         src->step = GW_SRC_CLEANUP;
     }
@@ -433,6 +438,7 @@ static uint64_t end_step(struct gw_source *src, uint64_t now_ns)
     }
     if (!gw_source_clean_devices(src))
         return GW_NEVER_NS;
+    gw_source_packets_close(src);
     gw_source_drop_devices(src);
     over(src);
     return now_ns;
@@ -479,10 +485,13 @@ static const char *what_holds_up(const struct gw_source *src)
     case GW_SRC_PAUSE:
         return "the pause callback did not return";
     case GW_SRC_FINAL_SYNC:
-        return src->call.busy ? "a device's save did not return"
-                              : "the last dirty sync did not end";
     case GW_SRC_FINAL_SEND:
-        return src->call.busy ? "a device's save did not return" : "no page left for the target";
+        if (src->call.busy || !gw_source_packets_are_quiet(src))
+            return "a device's save did not return";
+        if (src->step == GW_SRC_FINAL_SYNC)
+            return "the last dirty sync did not end";
+        return gw_source_packets_are_loaded(src) ? "no page left for the target"
+                                                 : "the target loaded no device state";
     default:
         return src->call.busy ? "a device's save did not return"
                               : "the target took nothing of the device state";
@@ -499,7 +508,7 @@ static uint64_t judge_pause(struct gw_source *src, uint64_t now_ns)
     gw_source_totals(src, &sent, &tx_bytes);
     uint64_t moved = (uint64_t)src->step + sent.bytes + sent.duplicate_pages + src->fenced_count +
                      src->round + src->syncs_busy + src->stream_bytes_said + src->items_loaded +
-                     src->items.bytes + gw_source_chunks_moved(src);
+                     src->items.bytes + gw_source_chunks_moved(src) + gw_source_packets_moved(src);
     bool digesting = src->step == GW_SRC_STREAM && src->work.busy;
     if (moved != src->moved || digesting || src->moved_ns == 0) {
         src->moved = moved;
@@ -587,7 +596,9 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
     case GW_SRC_FINAL_SYNC:
     case GW_SRC_FINAL_SEND: {
         uint64_t chunks_ns = step_chunks(src, now_ns);
-        uint64_t save_ns = src->step == GW_SRC_PAUSE ? GW_NEVER_NS : gw_source_save(src, now_ns);
+        uint64_t save_ns = GW_NEVER_NS;
+        if (src->step != GW_SRC_PAUSE)
+            save_ns = gw_min_u64(gw_source_packets_step(src, now_ns), gw_source_save(src, now_ns));
         return gw_min_u64(gw_min_u64(chunks_ns, save_ns), judge_pause(src, now_ns));
     }
     case GW_SRC_LINGER:

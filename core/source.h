@@ -3,7 +3,7 @@
  * source.c (step, messages, ending), source_setup.c (connecting to the blocks taken), source_wires.c
  * (pages over another wire), source_chunks.c (memory made ready on one-sided wires), source_devices.c (the
  * table of devices: set-up, turns in a round), source_save.c (in the pause, and their end), source_turn.c,
- * source_items.c (how much they make, and how it gets to the channel),
+ * source_items.c (how much they make, and how it gets to the channel), source_packets.c (what workers make),
  * precopy.c (rounds), switchover.c (pause to PREPARED), source_settle.c (release to the outcome, and the
  * way back).
  *
@@ -103,6 +103,7 @@ struct gw_source_wires {
 struct gw_handling {        /* one device in this migration; as many, and in order, as gw_devices */
     bool is_active;         /* takes part, by its handlers: BEGIN was written */
     bool is_done;           /* in this round */
+    bool goes_beside;       /* its PARTs of the pause are the workers' */
     bool has_ended;         /* END was written */
     bool is_saved;          /* FULL was written early, or is not to be */
     uint64_t pending_bytes; /* as last asked */
@@ -115,7 +116,14 @@ struct gw_source_pending {        /* of all devices, memory too */
     bool is_exact;
 };
 
-enum gw_saving_pass { GW_SAVING_COMPLETE, GW_SAVING_FULL, GW_SAVING_END, GW_SAVING_OVER };
+/* BESIDE: until the workers are done; what ends their sections is put into the stream. */
+enum gw_saving_pass {
+    GW_SAVING_COMPLETE,
+    GW_SAVING_BESIDE,
+    GW_SAVING_FULL,
+    GW_SAVING_END,
+    GW_SAVING_OVER
+};
 
 struct gw_source_saving { /* where saving is: the callback's, while it runs */
     enum gw_saving_pass pass;
@@ -234,8 +242,10 @@ struct gw_source {
     uint64_t loaded_ns; /* when LOADED was heard last, or the wait for one began */
     struct gw_source_saving saving;
     bool devices_cleaned;
+    struct gw_packing *packing; /* device state beside the stream (source_packets.c); NULL: none */
 
     /* switchover */
+    bool fence_is_last; /* the one that is out, or was */
     bool items_saved, digest_done, prepare_sent;
     struct gw_error late_err; /* a page endpoint was lost after its last fence was said: an error */
     uint64_t late_until_ns;   /* unless JOINED comes until then; 0: none was */
@@ -348,8 +358,11 @@ int gw_source_made(struct gw_source *src, struct gw_source_item *item, int rc);
 
 /* source_items.c */
 bool gw_source_stream_items(struct gw_source *src); /* true: all that is ready is handed over */
+bool gw_source_stream_until(struct gw_source *src,
+                            uint64_t items); /* not more than so many in all */
 
 /* precopy.c */
+void gw_source_maybe_last(struct gw_source *src); /* the last fence, once it may come */
 void gw_source_first_round(struct gw_source *src);
 void gw_source_maybe_over(struct gw_source *src);                      /* the round, if it is */
 uint64_t gw_source_next_round(struct gw_source *src, uint64_t now_ns); /* SYNC: one that waits */

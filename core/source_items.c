@@ -86,7 +86,12 @@ static int say_bytes(struct gw_source *src, const struct gw_writer *item, size_t
 
 bool gw_source_stream_items(struct gw_source *src)
 {
-    while (src->items.first) {
+    return gw_source_stream_until(src, UINT64_MAX);
+}
+
+bool gw_source_stream_until(struct gw_source *src, uint64_t items)
+{
+    while (src->items.first && src->items_said < items) {
         if (say_bytes(src, &src->items.first->w, &src->item_at) < 0)
             return false; /* the channel is full; the step comes back */
         gw_source_items_drop_first(&src->items);

@@ -3,7 +3,7 @@
  * each, the end mark, the description, in batches on the loop's thread, so that no more waits here than the
  * channel will soon take. What handlers make is paced like pages. cleanup comes at the end, whatever
  * happened. */
-#include "core/source.h"
+#include "core/source_packets.h"
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
@@ -64,17 +64,21 @@ static int save_next(struct gw_source *src, struct gw_error *err)
         saving->next = 0;
         saving->pass++;
     }
+    if (saving->pass == GW_SAVING_BESIDE && !gw_source_packs(src))
+        saving->pass++;
     unsigned i = saving->next;
     struct gw_handling *h = &src->handlings[i];
     int rc = 0;
     switch (saving->pass) {
     case GW_SAVING_COMPLETE:
-        if (h->is_active && !h->has_ended) {
+        if (h->is_active && !h->has_ended && !h->goes_beside) {
             rc = complete_one(src, i, err);
             h->has_ended = rc == GW_DEVICE_DONE;
         }
-        saving->next += !h->is_active || h->has_ended;
+        saving->next += !h->is_active || h->has_ended || h->goes_beside;
         return rc;
+    case GW_SAVING_BESIDE:
+        break;
     case GW_SAVING_FULL:
         saving->next++;
         return !h->is_saved && gw_device_is_needed(&src->devices.list[i]) ? save_one(src, i, err)
@@ -91,8 +95,8 @@ static int save_next(struct gw_source *src, struct gw_error *err)
 static int save_run(struct gw_source *src, struct gw_error *err)
 {
     int rc = 0;
-    while (rc >= 0 && src->saving.pass != GW_SAVING_OVER && src->made.bytes < BATCH_BYTES &&
-           src->saving.paid_bytes < src->saving.turn_bytes)
+    while (rc >= 0 && src->saving.pass != GW_SAVING_OVER && src->saving.pass != GW_SAVING_BESIDE &&
+           src->made.bytes < BATCH_BYTES && src->saving.paid_bytes < src->saving.turn_bytes)
         rc = save_next(src, err);
     return rc;
 }
@@ -118,6 +122,11 @@ uint64_t gw_source_save(struct gw_source *src, uint64_t now_ns)
 {
     if (src->items_saved || src->call.busy || src->items.bytes >= BATCH_BYTES)
         return GW_NEVER_NS;
+    if (src->saving.pass == GW_SAVING_BESIDE) {
+        if (!gw_source_packets_end(src))
+            return GW_NEVER_NS; /* the workers' mail wakes us */
+        src->saving.pass = GW_SAVING_FULL;
+    }
     uint64_t wake_ns = gw_source_paid_ns(src, src->turn_ns);
     if (now_ns < wake_ns)
         return wake_ns;

@@ -2,7 +2,7 @@
 /* From PREPARED to the outcome, and the way back. The table in handover.def decides; this file
  * carries its actions out: calls release, says COMMIT, connects again and asks, takes back, resumes.
  * After COMMITTED nothing but the target's word or an operator's resolution moves it. */
-#include "core/source.h"
+#include "core/source_packets.h"
 
 #include "core/base/bytes.h"
 
@@ -255,7 +255,7 @@ bool gw_source_awaits_outcome(const struct gw_source *src)
 
 void gw_source_back_out(struct gw_source *src)
 {
-    if (src->hs == GW_HS_PAUSED && src->call.busy)
+    if (src->hs == GW_HS_PAUSED && (src->call.busy || !gw_source_packets_are_quiet(src)))
         return; /* pause() or a device's save runs; its end comes back here */
     gw_source_event(src, src->hs == GW_HS_PAUSED && !src->paused ? GW_HSE_PAUSE_FAILED
                                                                  : GW_HSE_BACK_OUT);

@@ -100,6 +100,8 @@ static void say_hello(struct gw_source *src)
     hello->peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS;
     hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
     hello->hold_timeout_ns = src->params.hold_timeout_ms * GW_NS_PER_MS;
+    hello->packet_bytes_max =
+        gw_devices_have_workers(&src->devices) ? src->params.packet_bytes_max : 0;
     hello->device_timeout_ns = src->params.device_timeout_ms * GW_NS_PER_MS;
     snprintf(hello->machine, sizeof(hello->machine), "%s", src->machine);
     snprintf(hello->agent, sizeof(hello->agent), "godwit %s", gw_version());
@@ -153,6 +155,8 @@ static void page_connected(struct gw_source *src)
         .chunks = src->chunks,
         .throttle = &src->throttle,
         .peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS,
+        .packet_data_max = gw_min_u64(GW_PACKET_DATA_BYTES_MAX,
+                                      src->granted.message_payload_max - GW_PACKET_HEAD_BYTES),
         .engine_inbox = &src->inbox,
         .fenced = gw_source_on_fenced,
         .lost = gw_source_on_page_lost,

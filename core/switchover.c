@@ -4,7 +4,7 @@
  * Device state is saved on the embedder's thread (source_devices.c) while the last pages are synced and
  * sent; it goes out right behind the last fence, without waiting for it to be joined: the target joins
  * before it accepts RAM END. Until PREPARED everything can be undone by resuming. */
-#include "core/source.h"
+#include "core/source_packets.h"
 
 #include "core/base/bytes.h"
 
@@ -70,6 +70,7 @@ static void pause_finished(struct gw_source *src, int rc)
     src->step = GW_SRC_FINAL_SYNC;
     src->sync_begun_ns = gw_clock_ns();
     gw_source_post(src, &src->work, final_run, final_done);
+    gw_source_packets_begin(src);
     gw_source_save(src, src->sync_begun_ns);
 }
 
@@ -120,7 +121,8 @@ static void digest_done(struct gw_mail *mail, void *engine)
  * streams. */
 static void begin_stream(struct gw_source *src)
 {
-    if (src->step != GW_SRC_FINAL_SEND || src->call.busy || src->fenced_count < src->page_count)
+    if (src->step != GW_SRC_FINAL_SEND || src->call.busy || src->fenced_count < src->page_count ||
+        !src->fence_is_last)
         return;
     src->step = GW_SRC_STREAM;
     src->stream_begun_ns = gw_clock_ns();
@@ -156,6 +158,10 @@ void gw_source_final_synced(struct gw_source *src)
 
 void gw_source_final_fenced(struct gw_source *src)
 {
+    if (src->fence_is_last && gw_source_packs(src)) { /* the pages' own fence was the one before */
+        begin_stream(src);
+        return;
+    }
     pthread_mutex_lock(&src->stats_lock);
     src->stats.downtime.puts_ns = src->final_put_ns - src->round_begun_ns;
     pthread_mutex_unlock(&src->stats_lock);

@@ -318,6 +318,7 @@ static void close_keys_done(struct gw_mail *mail, void *engine)
 static void release_guest(struct gw_target *tgt)
 {
     stop_pages(tgt);
+    gw_target_packets_close(tgt);
     for (unsigned i = 0; i < gw_ram_block_count(tgt->ram); i++) {
         struct gw_block *block = gw_ram_block(tgt->ram, i);
         gw_mr_dereg(block->mr);
@@ -335,7 +336,7 @@ static void release_guest(struct gw_target *tgt)
 static bool jobs_are_quiet(const struct gw_target *tgt)
 {
     return !tgt->work.busy && !tgt->call.busy && !tgt->prefault[0].busy && !tgt->prefault[1].busy &&
-           gw_target_keys_are_quiet(tgt);
+           gw_target_keys_are_quiet(tgt) && gw_target_packets_are_quiet(tgt);
 }
 
 static void over(struct gw_target *tgt)

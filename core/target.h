@@ -2,7 +2,8 @@
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
  * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_wires.c
  * (pages over another wire), target_keys.c (wishes), target_load.c (the stream: join, revoke, digest, load),
- * target_devices.c (the table of devices: what it loads, and acknowledges), target_settle.c (PREPARED to the outcome acknowledged).
+ * target_devices.c (the table of devices: what it loads, and acknowledges), target_packets.c (what comes
+ * beside the stream), target_settle.c (PREPARED to the outcome acknowledged).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_TARGET_H
@@ -29,8 +30,10 @@
 #define GW_CANDIDATES_MAX 8
 #define GW_PREFAULT_JOBS 2
 
-struct gw_loading { /* one device of this guest */
-    bool needs_ack; /* and has not given one */
+struct gw_loading {    /* one device of this guest */
+    bool needs_ack;    /* and has not given one */
+    bool loads_packet; /* now */
+    uint64_t packet;   /* number of the last one loaded */
 };
 
 /* Sections that one callback loads: fewer ways to the loop's thread and back, inside the downtime. */
@@ -195,6 +198,9 @@ struct gw_target {
     unsigned load_count;
     size_t load_bytes;
     bool is_loading;
+    struct gw_packet_pot packet_pot;
+    struct gw_unpacking
+        *unpacking;              /* device state beside the stream (target_packets.c); NULL: none */
     struct gw_loading *loadings; /* a device each, as many as gw_devices */
     uint32_t acks_missing, acks_given;
     bool devices_complete, devices_cleaned; /* load_complete, load_cleanup */
@@ -301,6 +307,15 @@ void gw_target_say_loaded(struct gw_target *tgt);
 bool gw_target_complete_devices(
     struct gw_target *tgt); /* true: done; else gw_target_next_item() comes */
 bool gw_target_clean_devices(struct gw_target *tgt); /* true: done; else the engine is woken */
+
+/* target_packets.c */
+int gw_target_packets_open(struct gw_target *tgt, struct gw_error *err); /* hello is done */
+void gw_target_on_packet(void *engine, struct gw_packet *packet);
+void gw_target_load_packets(struct gw_target *tgt);             /* those that may be, now */
+bool gw_target_packets_are_quiet(const struct gw_target *tgt);  /* none is at a worker */
+bool gw_target_packets_are_loaded(const struct gw_target *tgt); /* all that came */
+void gw_target_packets_close(
+    struct gw_target *tgt); /* page endpoints are stopped, and it is quiet */
 
 /* target_settle.c */
 void gw_target_event(struct gw_target *tgt, enum gw_ht_event event);

@@ -25,7 +25,14 @@ static void say_joined(struct gw_target *tgt, uint32_t number)
 
 static void joined(struct gw_target *tgt)
 {
+    struct gw_error err = GW_ERROR_INIT;
     tgt->fence_count = 0;
+    if (tgt->fence_final && !gw_target_packets_are_loaded(tgt)) {
+        gw_fail(&err, -EPROTO,
+                "PACKET: the last fence came before all device state beside the stream was loaded");
+        gw_target_fail(tgt, &err);
+        return;
+    }
     if (tgt->fence_final)
         tgt->final_joined = true;
     say_joined(tgt, tgt->fence);
@@ -330,8 +337,8 @@ static bool may_take(const struct gw_target *tgt)
         return false;
     if (tgt->step == GW_TGT_LOAD)
         return true;
-    if (tgt->step != GW_TGT_ACTIVE)
-        return false;
+    if (tgt->step != GW_TGT_ACTIVE || !gw_target_packets_are_quiet(tgt))
+        return false; /* of one device, one callback at a time */
     /* RAM END waits for the final join; what devices send before the pause need not. */
     return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;
 }
@@ -356,8 +363,9 @@ void gw_target_next_item(struct gw_target *tgt)
             return;
         }
     }
-    if (tgt->load_count > 0 && !tgt->is_loading)
+    if (tgt->load_count > 0 && !tgt->is_loading && !tgt->call.busy)
         gw_target_load(tgt);
+    gw_target_load_packets(tgt);
     maybe_prepared(tgt);
 }
 

@@ -182,6 +182,7 @@ static int make_pages(struct gw_target *tgt, struct gw_error *err)
             .fenced = gw_target_on_fenced,
             .revoked = gw_target_on_revoked,
             .lost = gw_target_on_page_lost,
+            .packets = &tgt->packet_pot,
         };
         tgt->pages[i] = gw_page_in_new(&config, err);
         if (!tgt->pages[i])
@@ -206,6 +207,8 @@ static void fill_hello(struct gw_target *tgt, const struct gw_hello *theirs, str
     ours->peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS;
     ours->settle_timeout_ns = tgt->params.settle_timeout_ms * GW_NS_PER_MS;
     ours->hold_timeout_ns = tgt->params.hold_timeout_ms * GW_NS_PER_MS;
+    ours->packet_bytes_max =
+        gw_devices_have_workers(&tgt->devices) ? tgt->params.packet_bytes_max : 0;
     ours->device_timeout_ns = tgt->params.device_timeout_ms * GW_NS_PER_MS;
     ours->incarnation = tgt->incarnation;
     if (tgt->machine_given)
@@ -252,7 +255,7 @@ static bool on_hello(struct gw_target *tgt, struct gw_candidate *candidate,
     pthread_mutex_unlock(&tgt->stats_lock);
     gw_target_status(tgt, GW_STATUS_SETUP);
     gw_target_tell(tgt, GW_EVENT_CONNECTED, NULL, "%s from %s", tgt->hello.agent, attr.peer);
-    if (make_pages(tgt, &err) < 0) {
+    if (gw_target_packets_open(tgt, &err) < 0 || make_pages(tgt, &err) < 0) {
         gw_target_fail(tgt, &err);
         return true;
     }

@@ -97,6 +97,7 @@ void gw_vfio_device_desc(struct gw_vfio *vfio, struct gw_device_desc *desc)
         .minimum_version_id = GW_VFIO_VERSION,
         .opaque = vfio,
         .save = save,
+        .flags = GW_DEVICE_WORKER, /* drivers know nothing of guest memory */
         .ops = &handlers,
     };
 }

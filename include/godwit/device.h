@@ -144,6 +144,17 @@ struct gw_device_ops {
  * memory is. Not saved again in the pause. For a device with save and load, not for one with handlers. */
 #define GW_DEVICE_EARLY 1u
 
+/* For a device with handlers and much state: what its complete_precopy writes before the last call goes beside
+ * the stream, over page endpoints, if the device has this flag at both ends (and x-device-buffer is not 0 at
+ * either: at most so much, of all devices, is then written and not yet loaded). Such devices are saved and
+ * loaded side by side, each in its own order, while the last pages travel. For them
+ *   - complete_precopy and, with GW_DEVICE_PART in the pause, load are called on a thread of the library's
+ *     [worker]: no other callback of that device runs meanwhile, but those of others may;
+ *   - PARTs of the pause are loaded before all memory is there: they must not look at it either. What
+ *     needs memory belongs into the last call, whose END is loaded where it always is, or into `save`.
+ * Where only the source's device has it, its PARTs are loaded inside gw_dispatch(), else as promised here. */
+#define GW_DEVICE_WORKER 2u
+
 /* Order of saving: higher priority first, then order of adding; loading follows the stream. One of
  * save and load may be NULL: a device that is only ever sent, or only received. */
 struct gw_device_desc {

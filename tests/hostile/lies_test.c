@@ -39,6 +39,7 @@ static const struct lie {
     const char *heard;                             /* part of what either side says */
     uint64_t value;
     bool has_handlers; /* of the source's devices one sends before the pause */
+    bool has_packets;  /* of one the state goes beside the stream */
 } lies[];
 
 static size_t encode(const struct gw_message *msg, uint8_t *bytes)
@@ -77,6 +78,7 @@ HELLO_LIE(peer_timeout_ns)
 HELLO_LIE(settle_timeout_ns)
 HELLO_LIE(device_timeout_ns)
 HELLO_LIE(section_bytes_max)
+HELLO_LIE(packet_bytes_max)
 HELLO_LIE(incarnation)
 HELLO_LIE(ram_bytes_max)
 #undef HELLO_LIE
@@ -199,6 +201,61 @@ static size_t loaded_items(const struct lie *lie, const struct gw_message *hones
 {
     struct gw_message msg = *honest;
     msg.u.loaded.items = lie->value;
+    return encode(&msg, bytes);
+}
+
+/* ---- packets ------------------------------------------------------------------------------------------- */
+
+enum packet_lie {
+    SECTION_RAM,
+    SECTION_NONE,
+    NUMBER_0,
+    NUMBER_MAX,
+    ITEMS_MAX,
+    NOT_A_PART,
+    NOT_LAST
+};
+
+static size_t packet_of(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
+{
+    uint8_t data[256];
+    struct gw_message msg = *honest;
+    gw_assert(msg.u.packet.data.bytes <= sizeof(data));
+    memcpy(data, msg.u.packet.data.data, msg.u.packet.data.bytes);
+    msg.u.packet.data.data = data;
+    if (lie->value == SECTION_RAM || lie->value == SECTION_NONE)
+        msg.u.packet.section = lie->value == SECTION_RAM ? 1 : 99;
+    if (lie->value == NUMBER_MAX)
+        msg.u.packet.number = UINT64_MAX;
+    if (lie->value == ITEMS_MAX)
+        msg.u.packet.items = UINT64_MAX;
+    if (lie->value == NOT_A_PART)
+        data[0] = GW_ITEM_END;
+    if (lie->value == NOT_LAST)
+        msg.flags = 0;
+    size_t length = encode(&msg, bytes);
+    if (lie->value == NUMBER_0)
+        memset(bytes + GW_MESSAGE_HEADER_BYTES + 4, 0, 8);
+    return length;
+}
+
+/* Of bytes that are a section to nobody. */
+static size_t packet_made(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
+{
+    static const uint8_t zeros[GW_PACKET_DATA_BYTES_MAX];
+    struct gw_message msg = {.type = GW_MSG_PACKET, .flags = GW_MSG_FLAG_LAST};
+    (void)honest;
+    msg.u.packet.section = 3;
+    msg.u.packet.number = 1;
+    msg.u.packet.data = (struct gw_span){.data = zeros, .bytes = lie->value};
+    return encode(&msg, bytes);
+}
+
+static size_t packets_loaded(const struct lie *lie, const struct gw_message *honest, uint8_t *bytes)
+{
+    struct gw_message msg = {.type = GW_MSG_PACKETS_LOADED};
+    (void)honest;
+    msg.u.packets.count = msg.u.packets.bytes = lie->value;
     return encode(&msg, bytes);
 }
 
@@ -400,6 +457,29 @@ static const struct lie lies[] = {
     {"end_lost",             T, GW_MSG_STREAM, 6, NULL, true, .heard = "section 'pump' instance 0 has no end", .has_handlers = true},
     {"end_twice",            T, GW_MSG_STREAM, 6, again, .heard = "end of section 3, which is not open", .has_handlers = true},
 
+    {"reply_packets_more",   S, GW_MSG_HELLO_REPLY, 1, hello_packet_bytes_max, true, .value = UINT64_MAX, .heard = "bytes of device state beside the stream", .has_packets = true},
+    {"reply_packets_of_8",   S, GW_MSG_HELLO_REPLY, 1, hello_packet_bytes_max, true, .value = 8, .heard = "8 bytes of such state may be under way", .has_packets = true},
+    {"packet_unasked",       T, GW_MSG_FENCE, 1, packet_made, .on = ON_PAGES, .value = 10, .heard = "that was granted none"},
+    {"packet_empty",         T, GW_MSG_PACKET, 1, sized, true, .value = 28, .heard = "PACKET: body of 20 bytes", .has_packets = true},
+    {"packet_on_control",    T, GW_MSG_PACKET, 1, again, .on = ON_CONTROL, .heard = "PACKET", .has_packets = true},
+    {"packet_past_the_grant", T, GW_MSG_PACKET, 1, packet_made, true, .value = GW_PACKET_DATA_BYTES_MAX, .heard = "more than the 16384 bytes of device state under way", .has_packets = true},
+    {"packet_of_zeros",      T, GW_MSG_PACKET, 1, packet_made, true, .value = 10, .heard = "PACKET of section 3", .has_packets = true},
+    {"packet_of_ram",        T, GW_MSG_PACKET, 1, packet_of, true, .value = SECTION_RAM, .heard = "PACKET of section 1", .has_packets = true},
+    {"packet_of_nobody",     T, GW_MSG_PACKET, 1, packet_of, true, .value = SECTION_NONE, .heard = "section 99 is not open", .has_packets = true},
+    {"packet_that_ends",     T, GW_MSG_PACKET, 1, packet_of, true, .value = NOT_A_PART, .heard = "it holds something else", .has_packets = true},
+    {"packet_number_0",      T, GW_MSG_PACKET, 1, packet_of, true, .value = NUMBER_0, .heard = "number 0", .has_packets = true},
+    {"packet_number_max",    T, GW_MSG_PACKET, 2, packet_of, true, .value = NUMBER_MAX, .heard = "the target loaded no device state", .has_packets = true},
+    {"packet_items_max",     T, GW_MSG_PACKET, 1, packet_of, true, .value = ITEMS_MAX, .heard = "the target loaded no device state", .has_packets = true},
+    {"packet_twice",         T, GW_MSG_PACKET, 1, again, .heard = "PACKET", .has_packets = true},
+    {"packet_lost",          T, GW_MSG_PACKET, 2, NULL, true, .heard = "the target loaded no device state", .has_packets = true},
+    {"packet_never_ends",    T, GW_MSG_PACKET, 3, packet_of, true, .value = NOT_LAST, .heard = "the target loaded no device state", .has_packets = true},
+    {"packets_loaded_unasked", S, GW_MSG_JOINED, 1, packets_loaded, .on = ON_CONTROL, .value = 1, .heard = "PACKETS_LOADED 1"},
+    {"packets_loaded_early", S, GW_MSG_JOINED, 1, packets_loaded, .on = ON_CONTROL, .value = 1, .heard = "PACKETS_LOADED 1", .has_packets = true},
+    {"packets_loaded_of_0",  S, GW_MSG_PACKETS_LOADED, 1, packets_loaded, true, .value = 0, .heard = "PACKETS_LOADED 0", .has_packets = true},
+    {"packets_loaded_max",   S, GW_MSG_PACKETS_LOADED, 1, packets_loaded, true, .value = UINT64_MAX, .heard = "PACKETS_LOADED 18446744073709551615", .has_packets = true},
+    {"packets_loaded_twice", S, GW_MSG_PACKETS_LOADED, 1, again, .heard = "PACKETS_LOADED", .has_packets = true},
+    {"packets_loaded_lost",  S, GW_MSG_PACKETS_LOADED, 3, NULL, true, .heard = "the target loaded no device state", .has_packets = true},
+
     {"prepare_of_0_bytes",   T, GW_MSG_PREPARE, 1, sized, true, .value = 8, .heard = "PREPARE: body of 0 bytes"},
     {"prepare_of_47_bytes",  T, GW_MSG_PREPARE, 1, sized, true, .value = 55, .heard = "PREPARE: body of 47 bytes"},
     {"prepare_of_49_bytes",  T, GW_MSG_PREPARE, 1, sized, true, .value = 57, .heard = "PREPARE: body of 49 bytes"},
@@ -491,6 +571,7 @@ static void tell_lie(const char *param, bool is_unix)
         .is_unix = is_unix,
         .digest = lie->digest,
         .has_handlers = lie->has_handlers,
+        .has_packets = lie->has_packets,
         .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
     GW_EXPECT(session.lied);

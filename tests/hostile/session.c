@@ -98,6 +98,31 @@ static void add_pump(struct pair *pair)
     GW_ASSERT_EQ(gw_target_add_device(pair->tgt, &pump, &err), 0);
 }
 
+/* One whose state goes beside the stream: three packets, then its end. */
+static int crate_turn(void *opaque, struct gw_writer *w, uint64_t bytes_max, struct gw_error *err)
+{
+    struct session *session = opaque;
+    (void)bytes_max, (void)err;
+    gw_writer_be64(w, 0x706d7570);
+    return session->crate_turns++ < 3 ? 0 : GW_DEVICE_DONE;
+}
+
+static void add_crate(struct session *session)
+{
+    static const struct gw_device_ops ops = {.struct_bytes = sizeof(ops),
+                                             .setup = write_word,
+                                             .complete_precopy = crate_turn,
+                                             .load = read_word};
+    struct gw_device_desc crate = {.struct_bytes = sizeof(crate),
+                                   .name = "crate",
+                                   .flags = GW_DEVICE_WORKER,
+                                   .opaque = session,
+                                   .ops = &ops};
+    struct gw_error err = GW_ERROR_INIT;
+    GW_ASSERT_EQ(gw_source_add_device(session->pair.src, &crate, &err), 0);
+    GW_ASSERT_EQ(gw_target_add_device(session->pair.tgt, &crate, &err), 0);
+}
+
 static void session_open(struct session *session, const struct session_config *config)
 {
     memset(session, 0, sizeof(*session));
@@ -109,6 +134,8 @@ static void session_open(struct session *session, const struct session_config *c
     set(session->params, "x-device-timeout", "4000");
     set(session->params, "x-connect-timeout", "1000");
     set(session->params, "digest", config->digest ? "on" : "off");
+    if (config->has_packets)
+        set(session->params, "x-device-buffer", "16384");
     if (config->channels)
         set(session->params, "multifd-channels", config->channels);
     struct pair *pair = &session->pair;
@@ -129,6 +156,8 @@ static void session_open(struct session *session, const struct session_config *c
     pair_init(pair);
     if (config->has_handlers)
         add_pump(pair);
+    if (config->has_packets)
+        add_crate(session);
     pair_listen(pair);
     session->config.liar.target_uri = gw_target_uri(pair->tgt);
     session->liar = liar_new(&session->config.liar);

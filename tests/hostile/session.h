@@ -21,6 +21,7 @@ struct session_config {
     bool digest;
     bool is_unix;         /* and not tcp */
     bool has_handlers;    /* a device sends before the pause */
+    bool has_packets;     /* a device's state goes beside the stream */
     const char *channels; /* "multifd-channels"; NULL: the default */
     unsigned may;         /* LIE_MAY_* */
     unsigned (*may_of)(struct liar *liar,
@@ -38,6 +39,7 @@ struct session {
     char folder[32], listen_uri[64]; /* of the socket; unix */
     bool unknown;                    /* the source reported so, before it settled */
     bool resolved, lied;
+    unsigned crate_turns; /* of the device with packets: its worker's */
 };
 
 #define SESSION_BLOCKS 2

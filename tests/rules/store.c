@@ -9,10 +9,14 @@
 
 void store_note(char *log, const struct store *store, const char *what)
 {
+    static pthread_mutex_t lock =
+        PTHREAD_MUTEX_INITIALIZER; /* handlers at workers note side by side */
     char step[64];
     snprintf(step, sizeof(step), "%s(%s) ", what, store ? store->name : "");
+    pthread_mutex_lock(&lock);
     if (!strstr(log, step))
         strncat(log, step, 511 - strlen(log));
+    pthread_mutex_unlock(&lock);
 }
 
 static uint8_t byte_at(const struct store *store, uint64_t at)
@@ -271,11 +275,13 @@ void store_scene_open(struct store_scene *scene, unsigned saves)
                                       .version_id = 3,
                                       .minimum_version_id = 2,
                                       .priority = (int32_t)i, /* the last added comes first */
+                                      .flags = scene->source_flags,
                                       .opaque = store,
                                       .save = i < saves ? store_save : NULL,
                                       .ops = &scene->source_ops};
         GW_ASSERT_EQ(gw_source_add_device(scene->pair.src, &desc, &err), 0);
         desc.save = NULL;
+        desc.flags = i < scene->target_plain ? 0 : scene->target_flags;
         desc.ops = &scene->target_ops;
         GW_ASSERT_EQ(gw_target_add_device(scene->pair.tgt, &desc, &err), 0);
     }

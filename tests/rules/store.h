@@ -8,6 +8,7 @@
 #include "tests/support/pair.h"
 
 #include <godwit/device.h>
+#include <stdatomic.h>
 
 #define MIB (UINT64_C(1) << 20)
 #define KIB (UINT64_C(1) << 10)
@@ -42,10 +43,12 @@ struct store { /* both sides of one device: the loops of both are this thread's 
     uint64_t step_bytes;        /* of a PART before the pause; 0: as many as may be */
     uint64_t pending_too_much;  /* told above what is true, while more than this was not asked */
     unsigned estimates, exacts, untrue_estimates, untrue_exacts;
-    uint64_t sent, loaded, bytes_max_seen;
+    _Atomic uint64_t sent, loaded; /* of handlers at workers: each side's own thread */
+    uint64_t bytes_max_seen;
     unsigned parts, ends, setups, cleanups, load_setups, load_cleanups;
     unsigned ack_after[2], acks_wanted, acks_given; /* parts loaded before an acknowledgement */
-    bool wants_no_ack, wrong;
+    bool wants_no_ack;
+    _Atomic bool wrong;
     uint32_t version_loaded;
 };
 
@@ -54,10 +57,12 @@ struct store_scene {
     struct gw_params *source_params, *target_params;
     struct store stores[STORES_MAX];
     unsigned count;
+    uint32_t source_flags, target_flags; /* of the stores, but see target_plain */
+    unsigned target_plain;               /* as many of the first have none at the target */
     struct gw_device_ops source_ops, target_ops;
     enum failing failing;
     char source_log[512], target_log[512]; /* each step once */
-    bool paused;
+    _Atomic bool paused;
     unsigned stalls;
 };
 

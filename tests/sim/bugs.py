@@ -150,6 +150,26 @@ BUGS = {
     "what_is_lent_leaks": [
         ("ram/lend.c", "            if (lend)\n                lend_free(lend);\n", ""),
     ],
+    "packets_of_a_device_are_loaded_as_they_come": [
+        ("core/target_packets.c",
+         "if (loading->loads_packet || packet->number != loading->packet + 1 || !loader)",
+         "if (!loader)"),
+    ],
+    "the_last_fence_does_not_wait_for_packets": [
+        ("core/source_packets.c",
+         "return !packing || (packing->left == 0 && packing->loaded == packing->made);",
+         "return !packing || packing->left == 0;"),
+        ("core/target_load.c", "if (tgt->fence_final && !gw_target_packets_are_loaded(tgt)) {",
+         "if (false) {"),
+    ],
+    "the_guest_resumes_while_a_worker_saves": [
+        ("core/source_settle.c", " || !gw_source_packets_are_quiet(src)", ""),
+    ],
+    "more_is_under_way_than_was_granted": [
+        ("core/source_packets.c",
+         "packing->made_bytes - packing->loaded_bytes + charge > src->granted.packet_bytes_max",
+         "false"),
+    ],
 }
 
 

@@ -125,6 +125,8 @@ void machine_make(void)
     m->has_trail = choose(2) == 1;
     m->has_map = choose(4) == 1;
     m->trail_acks = m->has_trail ? choose(2) : 0;
+    for (unsigned side = 0; side < 2; side++)
+        m->trail_beside[side] = chance(6000);
     boot(m);
     machine_at[SOURCE] = machine_at[TARGET] = m;
 }
@@ -667,6 +669,10 @@ static const struct gw_device_ops trail_ops = {.struct_bytes = sizeof(trail_ops)
 
 const struct gw_device_desc machine_trail = {
     .struct_bytes = sizeof(struct gw_device_desc), .name = "trail", .ops = &trail_ops};
+const struct gw_device_desc machine_trail_beside = {.struct_bytes = sizeof(struct gw_device_desc),
+                                                    .name = "trail",
+                                                    .flags = GW_DEVICE_WORKER,
+                                                    .ops = &trail_ops};
 
 /* ---- the map: early, before the memory ------------------------------------------------------------------- */
 

@@ -47,8 +47,9 @@ struct machine {
     uint32_t state_bytes;        /* and how much padding comes with it */
     bool has_trail, has_map;     /* more devices: one that goes before the pause, an early one */
     uint64_t trail_sent, trail_loaded;
-    unsigned trail_of;   /* which boot's has been loaded: what a dead source said may still come */
-    unsigned trail_acks; /* that its source wants, and its target gives */
+    unsigned trail_of;    /* which boot's has been loaded: what a dead source said may still come */
+    bool trail_beside[2]; /* by side: it opts in to workers */
+    unsigned trail_acks;  /* that its source wants, and its target gives */
     bool trail_acked;
     unsigned write_chance; /* of ten thousand, at each step */
     struct gw_source *src; /* whom discards are told, NULL: nobody */
@@ -74,7 +75,7 @@ extern struct machine *machine_at[2]; /* whose guest each side's process has, or
 extern const struct gw_source_ops machine_source_ops;
 extern const struct gw_target_ops machine_target_ops;
 extern const struct gw_dirty_ops machine_dirty_ops;
-extern const struct gw_device_desc machine_device, machine_trail, machine_map;
+extern const struct gw_device_desc machine_device, machine_trail, machine_trail_beside, machine_map;
 extern const struct gw_loop_pins machine_pins;
 
 void machine_make(void);    /* as this run's choices want it; once per run */

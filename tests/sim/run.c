@@ -60,7 +60,9 @@ static void plan_trigger(struct fault *fault)
                                     GW_MSG_CREDIT,
                                     GW_MSG_HEARTBEAT,
                                     GW_MSG_UNKNOWN,
-                                    GW_MSG_LOADED};
+                                    GW_MSG_LOADED,
+                                    GW_MSG_PACKET,
+                                    GW_MSG_PACKETS_LOADED};
     if (fault->kind == FAULT_FAIL || fault->kind == FAULT_SLOW) {
         fault->message = ON_CALLBACK;
         fault->nth = 1 + choose(10);
@@ -152,6 +154,7 @@ static void set_params(struct gw_params *params)
     gw_params_set(params, "x-stall-action", "switch", NULL);
     set_keyed_params(params);
     gw_params_set(params, "digest", machines[0].digest ? "on" : "off", NULL);
+    gw_params_set(params, "x-device-buffer", chance(4000) ? "9000" : "64M", NULL);
     gw_params_set(params, "pause-before-switchover", chance(1000) ? "on" : "off", NULL);
 }
 
@@ -163,8 +166,10 @@ static const char *uri(void)
 static int add_devices(struct gw_error *err)
 {
     const struct machine *m = &machines[0]; /* what it has, guests after it have too */
-    const struct gw_device_desc *const devices[] = {
-        &machine_device, m->has_trail ? &machine_trail : NULL, m->has_map ? &machine_map : NULL};
+    const struct gw_device_desc *trail =
+        m->trail_beside[world.side] ? &machine_trail_beside : &machine_trail;
+    const struct gw_device_desc *const devices[] = {&machine_device, m->has_trail ? trail : NULL,
+                                                    m->has_map ? &machine_map : NULL};
     int rc = 0;
     for (unsigned i = 0; i < 3 && rc == 0; i++) {
         if (devices[i])

@@ -358,7 +358,10 @@ void pair_listen(struct pair *pair)
 void pair_start(struct pair *pair)
 {
     struct gw_error err = GW_ERROR_INIT;
-    if (gw_source_start(pair->src, gw_target_uri(pair->tgt), &err) < 0)
+    char uri[512];
+    snprintf(uri, sizeof(uri), "%s%s%s%s", pair->faults ? "fault+" : "", gw_target_uri(pair->tgt),
+             pair->faults ? "?" : "", pair->faults ? pair->faults : "");
+    if (gw_source_start(pair->src, uri, &err) < 0)
         GW_FAIL("start: %s", err.message);
 }
 

@@ -25,6 +25,7 @@ struct pair_block {
 struct pair {
     /* set by the test before pair_init(), or left */
     const char *listen_uri;   /* NULL: loopback_any() */
+    const char *faults;       /* of the source's connections: do=...; NULL: none */
     struct gw_params *params; /* of the source; NULL: defaults, and half a minute's patience */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
     enum gw_dirty_method dirty_method;

@@ -130,7 +130,7 @@ GW_TEST_EACH(message, one_byte_too_many_is_refused_or_whole, all_names)
     const struct gw_message_def *def = def_of(param);
     buf[bytes] = 0;
     int rc = decode_exact(buf, bytes + 1, NULL);
-    if (def->type == GW_MSG_STREAM || def->type == GW_MSG_BLOCKS_OK)
+    if (def->type == GW_MSG_STREAM || def->type == GW_MSG_PACKET || def->type == GW_MSG_BLOCKS_OK)
         GW_EXPECT_EQ(rc, 0); /* bytes are all they hold */
     else
         GW_EXPECT_EQ(rc, -EPROTO);

@@ -162,6 +162,17 @@ static inline void sample_message(enum gw_message_type type, struct gw_message *
         msg->u.loaded.acks_missing = 1;
         msg->u.loaded.acks_given = 2;
         break;
+    case GW_MSG_PACKET:
+        msg->flags = GW_MSG_FLAG_LAST;
+        msg->u.packet.section = 3;
+        msg->u.packet.number = 2;
+        msg->u.packet.items = 6;
+        msg->u.packet.data = (struct gw_span){item, sizeof(item)};
+        break;
+    case GW_MSG_PACKETS_LOADED:
+        msg->u.packets.count = 2;
+        msg->u.packets.bytes = 0x2014;
+        break;
     case GW_MSG_ZERO_ACK:
         msg->u.number = 5;
         break;
