@@ -202,15 +202,16 @@ static int probe_run(struct probe *probe)
         return -1;
     for (unsigned exits = 0; exits < PROBE_PAGES; exits++) {
         uint32_t taken = 0;
-        if (ioctl(probe->vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
+        bool left = ioctl(probe->vcpu, KVM_RUN, 0) == 0;
+        if (!left && errno != EINTR)
             return -1;
-        bool full = probe->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
+        bool full = left && probe->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
         for (; taken < entries && take_entry(probe->ring, entries, &probe->next, &entry); taken++)
             seen[entry.offset % (PROBE_BYTES / VMM_PAGE_BYTES)] = true;
         if (ioctl(probe->vm, KVM_RESET_DIRTY_RINGS, 0) < 0 || taken > entries - PROBE_SPARE ||
             (full && taken == 0))
             return -1;
-        if (full)
+        if (full || !left)
             continue;
         for (unsigned i = 0; i < PROBE_PAGES; i++)
             found += seen[PROBE_AT / VMM_PAGE_BYTES + i];
