@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define RESET_TRIES 16 /* in a row that armed nothing */
+#define FULL_TRIES 16  /* in a row to enter a guest whose ring was emptied, and is full */
 
 static uint32_t entries_of(uint32_t bytes)
 {
@@ -84,6 +85,7 @@ static int harvest_locked(struct vmm_machine *machine)
         machine->ring_lost |= taken == entries;
         all += taken;
     }
+    machine->ring_taken += all;
     if (!reset(machine, all))
         machine->ring_lost = true;
     return machine->ring_lost ? -EOVERFLOW : 0;
@@ -95,6 +97,25 @@ int vmm_ring_harvest(struct vmm_machine *machine)
     int rc = harvest_locked(machine);
     pthread_mutex_unlock(&machine->ring_lock);
     return rc;
+}
+
+/* A ring that is full again, though nothing was taken since it was, is one that KVM has lost count of. */
+bool vmm_ring_full(struct vmm_vcpu *vcpu)
+{
+    struct vmm_machine *machine = vcpu->machine;
+    pthread_mutex_lock(&machine->ring_lock);
+    harvest_locked(machine);
+    if (machine->ring_taken == vcpu->taken_when_full) {
+        machine->ring_lost = true;
+        vcpu->full_in_vain++;
+    } else {
+        vcpu->full_in_vain = 0;
+    }
+    vcpu->taken_when_full = machine->ring_taken;
+    machine->ring_fulls++;
+    bool enters = vcpu->full_in_vain < FULL_TRIES;
+    pthread_mutex_unlock(&machine->ring_lock);
+    return enters;
 }
 
 int vmm_ring_take(struct vmm_machine *machine, struct vmm_block *block, uint64_t first,
