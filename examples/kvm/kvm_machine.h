@@ -60,6 +60,8 @@ struct vmm_vcpu {
     uint64_t slice_ns;               /* when that began */
     struct kvm_dirty_gfn *ring;      /* NULL: the machine was made without rings */
     uint32_t ring_next;
+    uint64_t taken_when_full;            /* machine->ring_taken, when its ring was last full */
+    unsigned full_in_vain;               /* so often in a row was nothing taken in between */
     _Atomic uint64_t user_ns, system_ns; /* of its thread, as of when it last had nothing to do */
 };
 
@@ -113,8 +115,11 @@ struct vmm_machine {
     uint64_t ram_bytes;
     uint32_t ring_bytes; /* 0: the dirty log */
 
-    pthread_mutex_t ring_lock; /* guards the processors' ring_next, and the next line */
+    bool ring_may_fill; /* a test's: processors take nothing from rings that are not full */
+    /* Guards the processors' ring_next, taken_when_full and full_in_vain, and the next two lines. */
+    pthread_mutex_t ring_lock;
     bool ring_lost;
+    uint64_t ring_taken, ring_fulls; /* entries; and how often one of the rings was full */
 
     pthread_mutex_t run_lock; /* guards the four below; vCPUs wait for them under it */
     pthread_cond_t run_changed;
@@ -193,6 +198,8 @@ int vmm_ring_map(struct vmm_vcpu *vcpu);
 /* Move what is in the rings to the blocks' bits and arm those pages again. [any thread]
  * Return: 0, or -EOVERFLOW: entries were lost, now or before. */
 int vmm_ring_harvest(struct vmm_machine *machine);
+/* That, for a processor which left the guest because of its ring. Return: false: KVM keeps it out for ever. */
+bool vmm_ring_full(struct vmm_vcpu *vcpu);
 /* That, and vmm_pages_take() of a block's: no page is reported that is not armed. [any thread] */
 int vmm_ring_take(struct vmm_machine *machine, struct vmm_block *block, uint64_t first,
                   uint64_t count, uint64_t *into);

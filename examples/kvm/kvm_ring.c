@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define RESET_TRIES 16 /* in a row that armed nothing */
+#define FULL_TRIES 16  /* in a row to enter a guest whose ring was emptied, and is full */
 
 static uint32_t entries_of(uint32_t bytes)
 {
@@ -84,6 +85,7 @@ static int harvest_locked(struct vmm_machine *machine)
         machine->ring_lost |= taken == entries;
         all += taken;
     }
+    machine->ring_taken += all;
     if (!reset(machine, all))
         machine->ring_lost = true;
     return machine->ring_lost ? -EOVERFLOW : 0;
@@ -95,6 +97,25 @@ int vmm_ring_harvest(struct vmm_machine *machine)
     int rc = harvest_locked(machine);
     pthread_mutex_unlock(&machine->ring_lock);
     return rc;
+}
+
+/* A ring that is full again, though nothing was taken since it was, is one that KVM has lost count of. */
+bool vmm_ring_full(struct vmm_vcpu *vcpu)
+{
+    struct vmm_machine *machine = vcpu->machine;
+    pthread_mutex_lock(&machine->ring_lock);
+    harvest_locked(machine);
+    if (machine->ring_taken == vcpu->taken_when_full) {
+        machine->ring_lost = true;
+        vcpu->full_in_vain++;
+    } else {
+        vcpu->full_in_vain = 0;
+    }
+    vcpu->taken_when_full = machine->ring_taken;
+    machine->ring_fulls++;
+    bool enters = vcpu->full_in_vain < FULL_TRIES;
+    pthread_mutex_unlock(&machine->ring_lock);
+    return enters;
 }
 
 int vmm_ring_take(struct vmm_machine *machine, struct vmm_block *block, uint64_t first,
@@ -202,15 +223,16 @@ static int probe_run(struct probe *probe)
         return -1;
     for (unsigned exits = 0; exits < PROBE_PAGES; exits++) {
         uint32_t taken = 0;
-        if (ioctl(probe->vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
+        bool left = ioctl(probe->vcpu, KVM_RUN, 0) == 0;
+        if (!left && errno != EINTR)
             return -1;
-        bool full = probe->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
+        bool full = left && probe->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
         for (; taken < entries && take_entry(probe->ring, entries, &probe->next, &entry); taken++)
             seen[entry.offset % (PROBE_BYTES / VMM_PAGE_BYTES)] = true;
         if (ioctl(probe->vm, KVM_RESET_DIRTY_RINGS, 0) < 0 || taken > entries - PROBE_SPARE ||
             (full && taken == 0))
             return -1;
-        if (full)
+        if (full || !left)
             continue;
         for (unsigned i = 0; i < PROBE_PAGES; i++)
             found += seen[PROBE_AT / VMM_PAGE_BYTES + i];

@@ -154,7 +154,8 @@ static void serve(struct vmm_vcpu *vcpu)
     case KVM_EXIT_IRQ_WINDOW_OPEN:
         break;
     case KVM_EXIT_DIRTY_RING_FULL:
-        vmm_ring_harvest(vcpu->machine); /* what was lost fails the migration, not the guest */
+        if (!vmm_ring_full(vcpu)) /* what was lost fails the migration, not the guest */
+            crash(vcpu, "dirty ring always full, exit", run->exit_reason);
         break;
     case KVM_EXIT_INTERNAL_ERROR:
         crash(vcpu, "KVM's internal error", run->internal.suberror);
@@ -246,7 +247,7 @@ static bool keep_slice_locked(struct vmm_vcpu *vcpu)
         sleep_locked(vcpu, vcpu->slice_ns + slice_ns);
         return false;
     }
-    if (vcpu->ring) /* long before it is full */
+    if (vcpu->ring && !vcpu->machine->ring_may_fill) /* long before it is full */
         vmm_ring_harvest(vcpu->machine);
     begin_slice(vcpu, now_ns, slower);
     return true;

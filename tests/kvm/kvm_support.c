@@ -127,7 +127,7 @@ void kvm_run_chain(struct kvm_chain *chain)
 
 void kvm_boot(struct vmm_machine *machine, unsigned vcpus, uint32_t ring_bytes)
 {
-    const struct vmm_boot boot = {.ram_bytes = 16u << 20,
+    const struct vmm_boot boot = {.ram_bytes = 8u << 20,
                                   .hot_bytes = 4u << 20,
                                   .rate_bytes = 1u << 30, /* as fast as it can */
                                   .blocks = 2};

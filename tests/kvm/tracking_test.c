@@ -10,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-#define ROUNDS 1000
 #define RANGE_PAGES 512u
 #define BITMAP_WORDS 512u /* of 128 MiB */
 
@@ -33,28 +32,30 @@ static void start(const struct gw_dirty_ops *ops)
 }
 
 /* Every other range, from @first on: the library's scan threads ask side by side. */
-static void sync_half(const struct gw_dirty_ops *ops, uint64_t first)
+static void sync_half(const struct gw_dirty_ops *kvm_ops, uint64_t first)
 {
     for (unsigned id = 0; id < machine.block_count; id++) {
         uint64_t pages = machine.blocks[id].bytes / VMM_PAGE_BYTES;
         for (uint64_t at = first; at < pages; at += (uint64_t)2 * RANGE_PAGES) {
             uint64_t count = pages - at < RANGE_PAGES ? pages - at : RANGE_PAGES;
-            GW_EXPECT_EQ(ops->sync(&machine, id, at, count, &reported[id][at / 64], NULL), 0);
+            uint64_t *bits = &reported[id][at / 64];
+            GW_EXPECT_EQ(kvm_ops->sync(&machine, id, at, count, bits, NULL), 0);
+            GW_EXPECT_EQ(vmm_own_ops.sync(&machine, id, at, count, bits, NULL), 0);
         }
     }
 }
 
-static void *sync_odd(void *ops)
+static void *sync_odd(void *kvm_ops)
 {
-    sync_half(ops, RANGE_PAGES);
+    sync_half(kvm_ops, RANGE_PAGES);
     return NULL;
 }
 
-static void sync_all(const struct gw_dirty_ops *ops)
+static void sync_all(const struct gw_dirty_ops *kvm_ops)
 {
     pthread_t other;
-    GW_ASSERT_EQ(pthread_create(&other, NULL, sync_odd, (void *)(uintptr_t)ops), 0);
-    sync_half(ops, 0);
+    GW_ASSERT_EQ(pthread_create(&other, NULL, sync_odd, (void *)(uintptr_t)kvm_ops), 0);
+    sync_half(kvm_ops, 0);
     pthread_join(other, NULL);
 }
 
@@ -96,32 +97,40 @@ static void let_it_write(uint64_t pages)
     }
 }
 
-static void miss_nothing(unsigned vcpus, uint32_t ring_bytes)
+struct trial {
+    unsigned vcpus, rounds;
+    uint64_t pages; /* that the guest writes between two syncs */
+    uint32_t ring_bytes;
+    bool may_fill; /* until it is full, only a sync takes from a ring */
+};
+
+static void miss_nothing(const struct trial *trial)
 {
-    const struct gw_dirty_ops *kvm_ops = ring_bytes > 0 ? &vmm_ring_ops : &vmm_log_ops;
+    const struct gw_dirty_ops *kvm_ops = trial->ring_bytes > 0 ? &vmm_ring_ops : &vmm_log_ops;
     uint64_t differ = 0;
-    kvm_boot(&machine, vcpus, ring_bytes);
+    kvm_boot(&machine, trial->vcpus, trial->ring_bytes);
+    machine.ring_may_fill = trial->may_fill;
     for (unsigned id = 0; id < machine.block_count; id++) {
         copies[id] = malloc(machine.blocks[id].bytes);
         GW_ASSERT(copies[id] != NULL);
         memcpy(copies[id], machine.blocks[id].host, machine.blocks[id].bytes);
     }
     start(kvm_ops);
-    for (unsigned round = 0; round < ROUNDS && !gw_test_has_failed(); round++) {
+    for (unsigned round = 0; round < trial->rounds && !gw_test_has_failed(); round++) {
         if (vmm_machine_run(&machine) < 0)
             GW_FAIL("round %u: %s", round, machine.why);
-        let_it_write(8);
+        let_it_write(trial->pages);
         sync_all(kvm_ops); /* re-armed while it writes */
-        sync_all(&vmm_own_ops);
-        let_it_write(8);
+        let_it_write(trial->pages);
         vmm_machine_pause(&machine);
         sync_all(kvm_ops);
-        sync_all(&vmm_own_ops);
         differ += compare(round);
     }
     if (machine.crashed || machine.board.broken > 0)
         GW_NOTE_FAILURE("the guest: %s", machine.why);
-    GW_EXPECT_GT(differ, ROUNDS);
+    GW_EXPECT_GT(differ, trial->rounds);
+    if (trial->may_fill)
+        GW_EXPECT_GT(machine.ring_fulls, trial->rounds);
     for (unsigned id = 0; id < machine.block_count; id++) {
         kvm_ops->stop(&machine, id);
         free(copies[id]);
@@ -131,20 +140,38 @@ static void miss_nothing(unsigned vcpus, uint32_t ring_bytes)
 
 GW_TEST(tracking, log_misses_no_page_in_a_thousand_rounds)
 {
-    miss_nothing(1, 0);
+    miss_nothing(&(struct trial){.vcpus = 1, .rounds = 1000, .pages = 8});
 }
 
 GW_TEST(tracking, log_of_two_processors_misses_no_page)
 {
-    miss_nothing(2, 0);
+    miss_nothing(&(struct trial){.vcpus = 2, .rounds = 1000, .pages = 8});
+}
+
+/* Which hosts have rings that are sound is not ours to choose; where it is known, no skip passes for it. */
+static void need_rings(void)
+{
+    char why[VMM_WHY_BYTES];
+    if (vmm_ring_probe(why) == 0)
+        return;
+    if (getenv("GODWIT_TEST_RING"))
+        GW_FAIL("%s", why);
+    GW_SKIP("%s", why);
 }
 
 GW_TEST(tracking, ring_misses_no_page_where_it_is_sound)
 {
-    char why[VMM_WHY_BYTES];
-    if (vmm_ring_probe(why) < 0)
-        GW_SKIP("%s", why);
-    miss_nothing(2, 1u << 20);
+    need_rings();
+    miss_nothing(&(struct trial){.vcpus = 2, .rounds = 1000, .pages = 8, .ring_bytes = 1u << 20});
+}
+
+/* The guest goes through its working set, 1024 pages and more, between two syncs: its ring has 1024 entries,
+ * and its tables and stack are written too. */
+GW_TEST(tracking, ring_that_fills_misses_no_page)
+{
+    need_rings();
+    miss_nothing(&(struct trial){
+        .vcpus = 1, .rounds = 10, .pages = 1300, .ring_bytes = 1u << 14, .may_fill = true});
 }
 
 static uint64_t cpu_ns(const struct vmm_vcpu *vcpu)

@@ -40,6 +40,7 @@ until ss -ltn | grep -q :18515; do kill -0 $server || break; sleep 0.05; done
 ibv_rc_pingpong -g 1 -n 100 "$RIG_ADDR" >"$TMPDIR/ping" 2>&1 || wrong "no RC traffic: $(cat "$TMPDIR/ping")"
 wait $server || wrong "no RC traffic: $(cat "$TMPDIR/pong")"
 ip link add veth0 type veth peer name veth1 || wrong "a module does not load when it is asked for"
+same "KVM's paging is its own" "$(cat /sys/module/kvm_amd/parameters/npt)" N
 "$bin/rig-kvm" || wrong "/dev/kvm runs no guest"
 
 verdict

@@ -15,11 +15,13 @@ for suite in contract rules e2e; do
     timeout -k 5 900 "$bin/$suite" --gtest_filter='*rdma*' --gtest_output="xml:$results/rig-$suite.xml" \
         >"$results/rig-$suite.log" 2>&1
 done
-# A real guest, by KVM in emulation: here it is no excuse that there is none. It takes minutes, so only --rig asks for it.
-if [ "${GODWIT_TEST_RIG:-}" ]; then
-    echo rig-kvm >>"$results/suites"
-    GODWIT=$bin/godwit-kvm GODWIT_TEST_KVM=1 timeout -k 5 900 sh "$source/tests/kvm/with_kvm.sh" "$bin/kvm" \
-        --gtest_filter='guest.arrives_whole*rdma*:guest.goes_*:guest.takes_*:refused.*' \
-        --gtest_output="xml:$results/rig-kvm.xml" >"$results/rig-kvm.log" 2>&1
-fi
+# A real guest, by KVM in emulation: here it is no excuse that there is none, or that its dirty ring is not sound,
+# which on other hosts it may not be. Guests that move take minutes, so only --rig asks for them.
+guests=tracking.ring*
+[ -z "${GODWIT_TEST_RIG:-}" ] ||
+    guests='tracking.*:guest.arrives_whole*rdma*:guest.goes_*:guest.takes_*:refused.*'
+echo rig-kvm >>"$results/suites"
+GODWIT=$bin/godwit-kvm GODWIT_TEST_KVM=1 GODWIT_TEST_RING=1 timeout -k 5 900 \
+    sh "$source/tests/kvm/with_kvm.sh" "$bin/kvm" --gtest_filter="$guests" \
+    --gtest_output="xml:$results/rig-kvm.xml" >"$results/rig-kvm.log" 2>&1
 exec python3 "$source/tests/rig/migrate.py" "$bin" "$results" one_host
