@@ -29,7 +29,7 @@ static unsigned count_entries(const char *path)
 
 static struct gw_params *short_times(void)
 {
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     GW_ASSERT_EQ(gw_params_set(params, "x-settle-timeout", "3000", NULL), 0);
     GW_ASSERT_EQ(gw_params_set(params, "x-hold-timeout", "3000", NULL), 0);
     GW_ASSERT_EQ(gw_params_set(params, "x-device-timeout", "5000", NULL), 0);

@@ -91,8 +91,8 @@ static void migrate(const char *listen_uri, enum kind kind)
     struct pair pair = {.device_value = 7, .writes = true, .listen_uri = listen_uri};
     struct gw_error err = GW_ERROR_INIT;
     char uri[256];
-    pair.params = gw_params_new();
-    pair.target_params = gw_params_new();
+    pair.params = pair_params();
+    pair.target_params = pair_params();
     set(pair.params, "x-settle-timeout", "100"); /* a target whose source is gone listens so long */
     set(pair.params, "x-hold-timeout", "100");
     set(pair.target_params, "x-settle-timeout", "100");
