@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WORDS_MAX 48
+#define WORDS_MAX 56
 
 /* $GODWIT, or the command that was built beside this program. */
 static const char *binary(void)
@@ -43,11 +43,23 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
+/* What migrates has patience with its peer, unless @words say otherwise later on: the default of 2 s is short
+ * where a machine has much else to do. */
+static bool migrates(const char *word)
+{
+    return strcmp(word, "send") == 0 || strcmp(word, "receive") == 0 || strcmp(word, "try") == 0;
+}
+
 static _Noreturn void become(const char *path, const char *const *words, int out, int err)
 {
     char *argv[WORDS_MAX + 1] = {(char *)(uintptr_t) "godwit"};
     int argc = 1;
 
+    if (*words && migrates(*words)) {
+        argv[argc++] = (char *)(uintptr_t)*words++;
+        argv[argc++] = (char *)(uintptr_t) "--set";
+        argv[argc++] = (char *)(uintptr_t) "x-peer-timeout=60000";
+    }
     for (; *words && argc < WORDS_MAX; words++)
         argv[argc++] = (char *)(uintptr_t)*words;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
