@@ -100,8 +100,7 @@ static struct stage *stage_new(void)
     struct stage *stage = calloc(1, sizeof(*stage));
     GW_ASSERT(stage != NULL);
     for (unsigned i = 0; i < 2; i++) {
-        stage->params[i] = gw_params_new();
-        set(stage->params[i], "x-peer-timeout", "30000");
+        stage->params[i] = pair_params();
         set(stage->params[i], "x-settle-timeout", "2000");
         set(stage->params[i], "x-hold-timeout", "2000");
     }

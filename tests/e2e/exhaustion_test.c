@@ -18,6 +18,9 @@
 #include <unistd.h>
 
 #define AT_ONCE 12u
+#define PATIENT "x-peer-timeout=30000"
+#define FILES_ENOUGH 64u
+#define BYTES_ENOUGH (UINT64_C(2) << 30)
 
 static struct scene_process targets[AT_ONCE], sources[AT_ONCE];
 
@@ -28,20 +31,22 @@ static void begin(unsigned slot, const char *name, enum scene_side limited,
 {
     char file[64], uri[128];
     bool at_source = limited == SCENE_SOURCE;
+    /* Who lacks something may never answer; who has enough does, but a machine with much to do takes its time. */
+    bool enough = limits->files == FILES_ENOUGH || limits->bytes == BYTES_ENOUGH;
     snprintf(file, sizeof(file), "%.40s-target", name);
     scene_spawn(&targets[slot], file,
                 (const char *const[]){"receive", "tcp:127.0.0.1:0", "--run-for", "0", "--set",
                                       "x-settle-timeout=1000", "--set", "x-hold-timeout=1000",
-                                      NULL},
+                                      "--set", PATIENT, NULL},
                 at_source ? NULL : limits);
     snprintf(uri, sizeof(uri), "tcp:127.0.0.1:1"); /* where nobody is */
     scene_await_uri_or_end(&targets[slot], uri, sizeof(uri));
     snprintf(file, sizeof(file), "%.40s-source", name);
     scene_spawn(&sources[slot], file,
                 (const char *const[]){"send", uri, "--ram", "4M", "--warmup", "0", "--dirty-rate",
-                                      "1M", "--connect-timeout", "1", "--set",
+                                      "1M", "--connect-timeout", enough ? "60" : "1", "--set",
                                       "x-settle-timeout=1000", "--set", "x-hold-timeout=1000",
-                                      NULL},
+                                      "--set", PATIENT, NULL},
                 at_source ? limits : NULL);
 }
 
@@ -136,7 +141,7 @@ static void lack_files(const char *name, enum scene_side limited)
     unsigned count = 0, step = scene_is_full() ? 1 : SCENE_SANITIZED ? 6 : 3;
     for (unsigned files = FILES_MIN; files < FILES_MAX; files += step)
         limits[count++] = (struct scene_limits){.files = files};
-    limits[count++] = (struct scene_limits){.files = 64};
+    limits[count++] = (struct scene_limits){.files = FILES_ENOUGH};
     unsigned through = run_all(name, limited, limits, count);
     GW_EXPECT_GT(through, 0);     /* the limit was no longer one */
     GW_EXPECT_LT(through, count); /* it was one */
@@ -161,7 +166,7 @@ static void lack_memory(const char *name, enum scene_side limited)
     unsigned count = 0, step = scene_is_full() ? 2 : 12;
     for (uint64_t mib = 8; mib < 132; mib += step)
         limits[count++] = (struct scene_limits){.bytes = mib << 20};
-    limits[count++] = (struct scene_limits){.bytes = UINT64_C(2) << 30};
+    limits[count++] = (struct scene_limits){.bytes = BYTES_ENOUGH};
     unsigned through = run_all(name, limited, limits, count);
     GW_EXPECT_GT(through, 0);
     GW_EXPECT_LT(through, count);

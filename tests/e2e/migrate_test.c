@@ -129,7 +129,7 @@ GW_TEST(migrate, a_hole_punched_after_the_first_round_is_zero_at_the_target)
 {
     bool done = false;
     struct pair pair = {.device_value = 1, .test = &done, .source_event = when_waiting};
-    pair.params = gw_params_new();
+    pair.params = pair_params();
     GW_ASSERT_EQ(gw_params_set(pair.params, "pause-before-switchover", "on", NULL), 0);
     pair_add_block(&pair, "ram0", 16u << 20, GW_BLOCK_MEMFD, 100);
     pair_init(&pair);

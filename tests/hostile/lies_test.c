@@ -565,14 +565,13 @@ static void tell_lie(const char *param, bool is_unix)
     while (strcmp(teller.lie->name, param) != 0)
         teller.lie++;
     const struct lie *lie = teller.lie;
-    struct session_config config = {
-
-        .name = param,
-        .is_unix = is_unix,
-        .digest = lie->digest,
-        .has_handlers = lie->has_handlers,
-        .has_packets = lie->has_packets,
-        .liar = {.hook = tell, .ctx = &teller}};
+    struct session_config config = {.name = param,
+                                    .is_patient = true,
+                                    .is_unix = is_unix,
+                                    .digest = lie->digest,
+                                    .has_handlers = lie->has_handlers,
+                                    .has_packets = lie->has_packets,
+                                    .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
     GW_EXPECT(session.lied);
     /* After COMMIT a lie changes nothing: the outcome is asked for again, and heard. */

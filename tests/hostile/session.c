@@ -128,11 +128,12 @@ static void session_open(struct session *session, const struct session_config *c
     memset(session, 0, sizeof(*session));
     session->config = *config;
     session->params = gw_params_new();
-    set(session->params, "x-peer-timeout", "1500");
-    set(session->params, "x-settle-timeout", "2000");
-    set(session->params, "x-hold-timeout", "2000");
-    set(session->params, "x-device-timeout", "4000");
-    set(session->params, "x-connect-timeout", "1000");
+    bool patient = config->is_patient;
+    set(session->params, "x-peer-timeout", patient ? "10000" : "1500");
+    set(session->params, "x-settle-timeout", patient ? "5000" : "2000");
+    set(session->params, "x-hold-timeout", patient ? "5000" : "2000");
+    set(session->params, "x-device-timeout", patient ? "20000" : "4000");
+    set(session->params, "x-connect-timeout", patient ? "10000" : "1000");
     set(session->params, "digest", config->digest ? "on" : "off");
     if (config->has_packets)
         set(session->params, "x-device-buffer", "16384");
@@ -309,7 +310,8 @@ void session_free(struct session *session)
 
 void session_record(struct session *session, bool is_unix, bool digest)
 {
-    struct session_config config = {.name = "honest", .is_unix = is_unix, .digest = digest};
+    struct session_config config = {
+        .name = "honest", .is_patient = true, .is_unix = is_unix, .digest = digest};
     if (!session_run(session, &config))
         GW_FAIL("the honest session: %s", session->pair.source_err.message);
 }

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -126,32 +125,19 @@ GW_TEST(guest, takes_its_disk_along)
     GW_EXPECT_GT(check_disk(disk), 0);
 }
 
-static bool has_huge_pages(uint64_t bytes)
-{
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-    if (memory != MAP_FAILED)
-        munmap(memory, bytes);
-    return memory != MAP_FAILED;
-}
-
 GW_TEST(guest, of_huge_pages_arrives_whole)
 {
     struct gw_huge_pool pool;
-    gw_huge_pool_open(&pool, 2u << 20, 64);
-    if (has_huge_pages(128u << 20)) {
-        struct kvm_chain chain = {
-            .uri = "tcp:127.0.0.1:0",
-            .options = (const char *const[]){"--memory", "hugetlb", "--vcpus", "2", NULL},
-            .receivers = (const char *const[]){"--memory", "hugetlb", NULL},
-            .hops = 1,
-            .run_for = "0.5"};
-        kvm_run_chain(&chain);
-        gw_huge_pool_close(&pool);
-    } else {
-        gw_huge_pool_close(&pool);
+    if (!gw_huge_pool_open(&pool, 2u << 20, 64))
         GW_SKIP("there are no 128 MiB of huge pages");
-    }
+    struct kvm_chain chain = {
+        .uri = "tcp:127.0.0.1:0",
+        .options = (const char *const[]){"--memory", "hugetlb", "--vcpus", "2", NULL},
+        .receivers = (const char *const[]){"--memory", "hugetlb", NULL},
+        .hops = 1,
+        .run_for = "0.5"};
+    kvm_run_chain(&chain);
+    gw_huge_pool_close(&pool);
 }
 
 GW_TEST(guest, is_the_same_by_digest_at_both_hosts)

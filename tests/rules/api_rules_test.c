@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
+#define SECONDS 60u
 
 static void expect_told(const struct gw_error *err, int rc, const char *word)
 {
@@ -192,7 +192,7 @@ static int takes_long(struct pair *pair)
 
 static void expect_ledger_adds_up(struct pair *pair, bool digest)
 {
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     GW_ASSERT_EQ(gw_params_set(params, "digest", digest ? "on" : "off", NULL), 0);
     pair->params = params;
     pair_add_block(pair, "ram0", 16 * MIB, GW_BLOCK_ANON, 50);

@@ -16,7 +16,7 @@
 
 static struct gw_params *params_with(const char *name, const char *value)
 {
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     struct gw_error err = GW_ERROR_INIT;
     if (gw_params_set(params, name, value, &err) < 0)
         GW_FAIL("%s", err.message);
@@ -149,7 +149,7 @@ static void *late_putter(void *arg)
     static uint8_t stale[4096];
     memset(old, 0x11, sizeof(old));
     memset(stale, 0xee, sizeof(stale));
-    raw_source_open(&late->raw, gw_target_uri(late->pair->tgt), 4 * MIB, 1, 400 * 1000000ull);
+    raw_source_open(&late->raw, gw_target_uri(late->pair->tgt), 4 * MIB, 1, 3 * GW_NS_PER_S);
     raw_put(&late->raw, 0, old, 8192, sizeof(old));
     raw_fence(&late->raw, 0, 1, true);
     raw_ram_end(&late->raw);
@@ -180,7 +180,7 @@ GW_TEST(rule, revoke_before_load)
     struct late late = {.err = GW_ERROR_INIT};
     struct pair pair = {.test = &late, .load = note_load};
     late.pair = &pair;
-    pair.target_params = params_with("x-peer-timeout", "400");
+    pair.target_params = params_with("x-peer-timeout", "3000");
     pair_add_block(&pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 0);
     pair_init(&pair);
     pair_listen(&pair);

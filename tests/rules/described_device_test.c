@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
+#define SECONDS 60u
 
 struct nic {
     uint64_t packets;
@@ -64,7 +64,7 @@ static void begin(struct scene *scene, const struct gw_vmstate *there)
     scene->target.vmsd = there;
     scene->target.opaque = &scene->there;
     /* A target that voided goes on answering for that long. */
-    scene->params = gw_params_new();
+    scene->params = pair_params();
     GW_EXPECT_EQ(gw_params_set(scene->params, "x-settle-timeout", "300", NULL), 0);
     GW_EXPECT_EQ(gw_params_set(scene->params, "x-hold-timeout", "300", NULL), 0);
     pair->params = pair->target_params = scene->params;

@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
+#define SECONDS 60u
 
 struct told {
     struct pair pair; /* first: hooks get it and cast */
     struct gw_params *params;
     struct proxy *proxy;
+    unsigned rule;       /* of lose() */
+    const char *hold_ms; /* NULL: 300 */
     _Atomic unsigned unknown, holding, ended;
     struct gw_error ended_err; /* of the source's ENDED */
 };
@@ -35,10 +37,10 @@ static void on_target_event(struct pair *pair, const struct gw_event *event)
 
 static void begin(struct told *told)
 {
-    static const char *const times[] = {"x-settle-timeout", "x-hold-timeout"};
-    told->params = gw_params_new();
-    for (unsigned i = 0; i < 2; i++)
-        GW_EXPECT_EQ(gw_params_set(told->params, times[i], "300", NULL), 0);
+    const char *hold_ms = told->hold_ms ? told->hold_ms : "300";
+    told->params = pair_params();
+    GW_EXPECT_EQ(gw_params_set(told->params, "x-settle-timeout", "300", NULL), 0);
+    GW_EXPECT_EQ(gw_params_set(told->params, "x-hold-timeout", hold_ms, NULL), 0);
     told->pair.params = told->pair.target_params = told->params;
     told->pair.source_event = on_source_event;
     told->pair.target_event = on_target_event;
@@ -113,14 +115,19 @@ GW_TEST(told, pause_that_fails)
     end(&told);
 }
 
+static bool has_struck(struct pair *pair)
+{
+    const struct told *told = (struct told *)pair;
+    return proxy_has_struck(told->proxy, told->rule);
+}
+
 static void lose(struct told *told, enum proxy_way way, enum gw_message_type type)
 {
     begin(told);
-    unsigned rule = proxy_on(told->proxy, way, type, 1, PROXY_CUT);
-    proxy_refuse_after(told->proxy, rule);
+    told->rule = proxy_on(told->proxy, way, type, 1, PROXY_CUT);
+    proxy_refuse_after(told->proxy, told->rule);
     go(told);
-    for (unsigned i = 0; i < 4000 && !proxy_has_struck(told->proxy, rule); i++)
-        pair_pump(&told->pair, 5);
+    GW_EXPECT(pair_until(&told->pair, has_struck, SECONDS));
 }
 
 GW_TEST(told, hold_that_times_out)
@@ -150,7 +157,7 @@ static bool is_holding(struct pair *pair)
 
 GW_TEST(told, guest_discarded_by_the_operator)
 {
-    struct told told = {.pair = {.device_value = 1}};
+    struct told told = {.pair = {.device_value = 1}, .hold_ms = "60000"};
     lose(&told, PROXY_TO_SOURCE, GW_MSG_PREPARED);
     GW_EXPECT(pair_until(&told.pair, is_holding, SECONDS));
     GW_EXPECT_EQ(gw_target_claim(told.pair.tgt), 0);
@@ -182,12 +189,7 @@ GW_TEST(told, outcome_that_is_unknown_and_abandoned)
 GW_TEST(told, source_freed_while_it_asks)
 {
     struct told told = {.pair = {.device_value = 1}};
-    begin(&told);
-    unsigned rule = proxy_on(told.proxy, PROXY_TO_TARGET, GW_MSG_COMMIT, 1, PROXY_CUT);
-    proxy_refuse_after(told.proxy, rule);
-    go(&told);
-    for (unsigned i = 0; i < 4000 && !proxy_has_struck(told.proxy, rule); i++)
-        pair_pump(&told.pair, 5);
+    lose(&told, PROXY_TO_TARGET, GW_MSG_COMMIT);
     usleep(100000); /* the source has noticed: it asks */
     gw_source_free(told.pair.src);
     told.pair.src = NULL;

@@ -70,7 +70,7 @@ static void begin(struct pair *pair, struct gw_params *params)
 GW_TEST(firmware, rom_goes_with_the_guest)
 {
     struct pair pair = {.device_value = 1};
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     rom_bytes_here = 256 * KIB;
     begin(&pair, params);
     GW_EXPECT_EQ(pair.source_rc, 0);
@@ -82,7 +82,7 @@ GW_TEST(firmware, rom_goes_with_the_guest)
 GW_TEST(firmware, rom_of_another_size_leaves_the_guest_at_the_source)
 {
     struct pair pair = {.device_value = 1};
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     rom_bytes_here = 128 * KIB;
     begin(&pair, params);
     GW_EXPECT_EQ(pair.target_rc, -EINVAL);

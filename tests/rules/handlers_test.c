@@ -264,7 +264,7 @@ GW_TEST(handlers, acknowledgement_that_never_comes_ends_by_the_device_budget)
     store->ack_after[0] = ~0u;
     scene->target_ops.switchover_ack_needed = target_needs_one;
     pair->source_event = count_stalls;
-    GW_ASSERT_EQ(gw_params_set(scene->source_params, "x-device-timeout", "400", NULL), 0);
+    GW_ASSERT_EQ(gw_params_set(scene->source_params, "x-device-timeout", "3000", NULL), 0);
     store_scene_open(scene, 0);
     GW_EXPECT(pair_finish(pair, SECONDS));
     GW_EXPECT_EQ(pair->source_rc, -ETIMEDOUT);

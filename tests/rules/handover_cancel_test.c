@@ -242,7 +242,7 @@ GW_TEST(handover, cancel_at_the_target_voids_until_commit_was_read)
 
 GW_TEST(handover, cancel_of_what_is_claimed_discards_it)
 {
-    struct stage *stage = stage_hold();
+    struct stage *stage = stage_hold("60000");
     GW_EXPECT_EQ(gw_target_claim(stage->pair.tgt), 0);
     GW_EXPECT_EQ(gw_target_cancel(stage->pair.tgt), 0);
     stage_wait_target(stage);

@@ -6,6 +6,7 @@
 #include "tests/shim/gw_test.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -95,11 +96,15 @@ GW_TEST(handover, link_lost_while_release_runs_takes_it_back)
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_PREPARED, 1, PROXY_HOLD);
     stage_go(stage);
     until_struck(stage, rule);
+    pair_pump(&stage->pair, 0);
     /* release() is on its way to the source's loop, which nobody dispatches now. */
+    struct pollfd loop = {.fd = gw_loop_fd(stage->pair.source_loop), .events = POLLIN};
     proxy_release(stage->proxy, rule);
-    stage_nap(200);
+    GW_EXPECT_EQ(poll(&loop, 1, (int)SECONDS * 1000), 1);
     proxy_cut(stage->proxy);
-    stage_nap(200);
+    uint64_t end = stage_clock_ms() + SECONDS * 1000;
+    while (pair_source_status(&stage->pair) != GW_STATUS_FAILING && stage_clock_ms() < end)
+        stage_nap(1);
     GW_EXPECT(pair_finish(&stage->pair, SECONDS));
     GW_EXPECT_LT(stage->pair.source_rc, 0);
     GW_EXPECT_EQ(stage->pair.source_err.code, GW_CODE_PEER_LOST);
@@ -350,10 +355,10 @@ GW_TEST(handover, digests_that_agree_complete)
 GW_TEST(handover, slow_callbacks_do_not_kill_the_link)
 {
     struct stage *stage = stage_new();
-    stage_set_both(stage, "x-peer-timeout", "600");
+    stage_set_both(stage, "x-peer-timeout", "2000");
     stage_set_both(stage, "x-settle-timeout", "400");
     stage_set_both(stage, "x-hold-timeout", "400");
-    stage->slow_ms = 900;
+    stage->slow_ms = 2300;
     stage_open(stage);
     stage_go(stage);
     GW_EXPECT(pair_finish(&stage->pair, SECONDS));
@@ -369,7 +374,8 @@ GW_TEST(handover, slow_callbacks_do_not_kill_the_link)
 GW_TEST(handover, the_device_budget_ends_the_wait_for_prepared)
 {
     struct stage *stage = stage_new();
-    stage_set_both(stage, "x-device-timeout", "1000"); /* what comes before it has as much */
+    stage_set_both(stage, "x-device-timeout", "3000"); /* what comes before it has as much */
+    stage_set_both(stage, "x-settle-timeout", "300");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_PREPARED, 1, PROXY_HOLD);
     stage_go(stage);
@@ -385,17 +391,15 @@ GW_TEST(handover, the_device_budget_ends_the_wait_for_prepared)
 static void silence(enum proxy_way way, enum gw_message_type type)
 {
     struct stage *stage = stage_new();
-    stage_set_both(stage, "x-peer-timeout", "1000");
+    stage_set_both(stage, "x-peer-timeout", "3000");
     stage_set_both(stage, "x-settle-timeout", "500");
     stage_set_both(stage, "x-hold-timeout", "500");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, way, type, 1, PROXY_SILENCE);
     stage_go(stage);
     until_struck(stage, rule);
-    uint64_t begun = stage_clock_ms();
-    GW_EXPECT(pair_until(&stage->pair, source_ended, SECONDS));
-    uint64_t took = stage_clock_ms() - begun;
-    GW_EXPECT_LT(took, 10000); /* far below what the kernel would wait */
+    GW_EXPECT(
+        pair_until(&stage->pair, source_ended, SECONDS)); /* the kernel would wait for minutes */
     GW_EXPECT(pair_finish(&stage->pair, SECONDS));
     GW_EXPECT_EQ(stage->pair.source_err.code, GW_CODE_PEER_LOST);
     GW_EXPECT_LT(stage->pair.target_rc, 0);
@@ -417,7 +421,7 @@ GW_TEST(handover, silence_before_prepared_is_noticed)
 GW_TEST(handover, silence_after_commit_ends_the_connection_and_ask_settles_it)
 {
     struct stage *stage = stage_new();
-    stage_set_both(stage, "x-peer-timeout", "1000");
+    stage_set_both(stage, "x-peer-timeout", "3000");
     stage_open(stage);
     unsigned rule = proxy_on(stage->proxy, PROXY_TO_SOURCE, GW_MSG_OUTCOME, 1, PROXY_SILENCE);
     stage_go(stage);

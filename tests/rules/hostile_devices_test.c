@@ -14,8 +14,8 @@
 #include <string.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
-#define PEER_TIMEOUT_NS (1000 * GW_NS_PER_MS)
+#define SECONDS 60u
+#define PEER_TIMEOUT_NS (30 * GW_NS_PER_S)
 #define BODY_BYTES 8u /* what every load here reads */
 
 enum { RAM_END = 0x80, FENCE, THE_EOF, DESCRIPTION, PREPARE };

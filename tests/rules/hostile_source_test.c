@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
-#define PEER_TIMEOUT_NS (1000 * GW_NS_PER_MS)
+#define SECONDS 60u
+#define PEER_TIMEOUT_NS (30 * GW_NS_PER_S)
 
 struct hostile {
     struct pair pair; /* first: hooks get it and cast */
@@ -246,7 +246,7 @@ static void *long_item(void *arg)
 GW_TEST(hostile_source, item_longer_than_section_max_is_refused)
 {
     struct hostile *hostile = calloc(1, sizeof(*hostile));
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     GW_EXPECT_EQ(gw_params_set(params, "x-section-max", "4096", NULL), 0);
     hostile->pair.target_params = params;
     hostile_open(hostile, 1);
@@ -306,7 +306,7 @@ static void *prepare_of_another_fence(void *arg)
 GW_TEST(hostile_source, prepare_of_a_fence_that_was_not_the_last_is_refused)
 {
     struct hostile *hostile = calloc(1, sizeof(*hostile));
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     /* From PREPARE on an outcome is listened for until it is acknowledged. */
     GW_EXPECT_EQ(gw_params_set(params, "x-settle-timeout", "500", NULL), 0);
     GW_EXPECT_EQ(gw_params_set(params, "x-hold-timeout", "500", NULL), 0);
@@ -361,7 +361,7 @@ GW_TEST(hostile_source, flood_does_not_keep_the_target_from_being_cancelled)
         pair_pump(&hostile->pair, 5);
     usleep(300000); /* the flood is at its height */
     GW_EXPECT_EQ(gw_target_cancel(hostile->pair.tgt), 0);
-    GW_EXPECT(pair_until(&hostile->pair, target_over, 5));
+    GW_EXPECT(pair_until(&hostile->pair, target_over, SECONDS));
     GW_EXPECT_EQ(hostile->pair.target_rc, -ECANCELED);
     atomic_store(&hostile->stop, true);
     hostile_close(hostile);

@@ -14,7 +14,7 @@
 
 static struct gw_params *params_of(const char *const *pairs)
 {
-    struct gw_params *params = gw_params_new();
+    struct gw_params *params = pair_params();
     struct gw_error err = GW_ERROR_INIT;
     for (; *pairs; pairs += 2) {
         if (gw_params_set(params, pairs[0], pairs[1], &err) < 0)
@@ -279,14 +279,14 @@ GW_TEST_EACH(keyed, the_marks_of_registrations_are_not_sent_again, methods)
 static int save_slowly(struct pair *pair)
 {
     (void)pair;
-    gw_clock_poll(NULL, 0, gw_clock_ns() + 1500 * GW_NS_PER_MS);
+    gw_clock_poll(NULL, 0, gw_clock_ns() + 5 * GW_NS_PER_S);
     return 0;
 }
 
 /* After their last fence page endpoints are silent, for as long as the devices take. */
 GW_TEST(keyed, a_slow_device_makes_no_silent_endpoint_a_dead_one)
 {
-    static const char *const short_of_time[] = {"digest", "on", "x-peer-timeout", "700", NULL};
+    static const char *const short_of_time[] = {"digest", "on", "x-peer-timeout", "2500", NULL};
     struct pair pair = {.save = save_slowly};
     begin(&pair, short_of_time, short_of_time);
     pair_add_block(&pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 50);

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
-#define SECONDS 20u
+#define SECONDS 60u
 
 struct patience {
     struct pair pair; /* first: hooks get it and cast */
@@ -34,8 +34,8 @@ static void set(struct gw_params *params, const char *name, const char *value)
 
 static void begin(struct patience *patience)
 {
-    patience->source_params = patience->pair.params = gw_params_new();
-    patience->target_params = patience->pair.target_params = gw_params_new();
+    patience->source_params = patience->pair.params = pair_params();
+    patience->target_params = patience->pair.target_params = pair_params();
 }
 
 static void end(struct patience *patience)
@@ -91,8 +91,10 @@ static int offer_used_memory(struct pair *pair, const struct gw_block_offer *off
 /* Nothing is to be proved where sanitizers slow memory down and double it. */
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define MUCH (128 * MIB)
+#define TIMEOUT_MS_MIN 30000
 #else
 #define MUCH (3072 * MIB)
+#define TIMEOUT_MS_MIN 100
 #endif
 
 /* How long MUCH takes to clear on this machine now, by a sixteenth of it. */
@@ -117,7 +119,7 @@ GW_TEST(liveness, clearing_of_much_memory_beats_meanwhile)
     /* Silence for a third of what clearing takes would be death, where that is long enough to tell. */
     char timeout_ms[24];
     snprintf(timeout_ms, sizeof(timeout_ms), "%llu",
-             (unsigned long long)gw_max_u64(100, clearing_ms() / 3));
+             (unsigned long long)gw_max_u64(TIMEOUT_MS_MIN, clearing_ms() / 3));
     set(patience.source_params, "x-peer-timeout", timeout_ms);
     set(patience.source_params, "multifd-channels", "1");
     pair_add_block(&patience.pair, "ram0", MUCH, GW_BLOCK_ANON, 0); /* one ZERO for all of it */
@@ -154,7 +156,7 @@ static void *be_mute(void *arg)
     while (gw_accept(mute->listener, admit_all, mute, &ep, &err) == 0)
         usleep(1000); /* paces a loop that a connection ends */
     struct gw_channel_config config = {
-        .ep = ep, .side = GW_CHANNEL_TARGET, .peer_timeout_ns = 400 * GW_NS_PER_MS};
+        .ep = ep, .side = GW_CHANNEL_TARGET, .peer_timeout_ns = 30 * GW_NS_PER_S};
     struct gw_channel *channel = gw_channel_new(&config, &err);
     raw_until_silent(ep, channel, &err);
     gw_channel_free(channel);
@@ -177,7 +179,6 @@ GW_TEST(liveness, target_that_does_not_answer_hello_is_given_up)
     struct gw_uri uri;
     begin(&patience);
     set(patience.source_params, "x-connect-timeout", "100");
-    set(patience.source_params, "x-peer-timeout", "400");
     pair_add_block(&patience.pair, "ram0", 1 * MIB, GW_BLOCK_ANON, 50);
     pair_init(&patience.pair);
     GW_ASSERT_EQ(gw_uri_parse("tcp:127.0.0.1:0", &uri, &err), 0);
@@ -185,7 +186,7 @@ GW_TEST(liveness, target_that_does_not_answer_hello_is_given_up)
     GW_ASSERT_EQ(gw_listen(&uri, &config, &mute.listener, &err), 0);
     GW_ASSERT_EQ(pthread_create(&mute.thread, NULL, be_mute, &mute), 0);
     GW_ASSERT_EQ(gw_source_start(patience.pair.src, gw_listener_uri(mute.listener), &err), 0);
-    GW_EXPECT(pair_until(&patience.pair, source_over, 10));
+    GW_EXPECT(pair_until(&patience.pair, source_over, SECONDS));
     GW_EXPECT_EQ(patience.pair.source_rc, -ETIMEDOUT);
     GW_EXPECT_EQ(patience.pair.source_err.code, GW_CODE_TIMEOUT);
     GW_EXPECT(patience.pair.source_runs);
@@ -237,13 +238,13 @@ GW_TEST(liveness, last_dirty_sync_that_hangs_does_not_keep_the_guest_paused)
     struct patience patience = {.pair = {.device_value = 1}};
     struct gw_error err = GW_ERROR_INIT;
     begin(&patience);
-    set(patience.source_params, "x-device-timeout", "300");
+    set(patience.source_params, "x-device-timeout", "3000"); /* as much for what comes before it */
     pair_add_block(&patience.pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 50);
     pair_init(&patience.pair);
     GW_ASSERT_EQ(gw_source_add_dirty(patience.pair.src, &hung_ops, &patience, &err), 0);
     pair_listen(&patience.pair);
     pair_start(&patience.pair);
-    GW_EXPECT(pair_until(&patience.pair, guest_resumed, 10));
+    GW_EXPECT(pair_until(&patience.pair, guest_resumed, SECONDS));
     GW_EXPECT(patience.blocked);
     atomic_store(&patience.let_go, true);
     GW_EXPECT(pair_finish(&patience.pair, SECONDS));
@@ -281,7 +282,7 @@ GW_TEST(liveness, device_state_that_is_not_taken_does_not_keep_the_guest_paused)
                                     .load = load_much};
     struct gw_error err = GW_ERROR_INIT;
     begin(&patience);
-    set(patience.source_params, "x-device-timeout", "500");
+    set(patience.source_params, "x-device-timeout", "3000");
     set(patience.target_params, "x-settle-timeout", "300");
     set(patience.source_params, "x-settle-timeout", "300");
     pair_add_block(&patience.pair, "ram0", 4 * MIB, GW_BLOCK_ANON, 50);
@@ -293,7 +294,7 @@ GW_TEST(liveness, device_state_that_is_not_taken_does_not_keep_the_guest_paused)
     /* The way to the target is blocked; its beats go on arriving. */
     unsigned rule = proxy_on(proxy, PROXY_TO_TARGET, GW_MSG_STREAM, 4, PROXY_HOLD);
     GW_ASSERT_EQ(gw_source_start(patience.pair.src, proxy_uri(proxy), &err), 0);
-    GW_EXPECT(pair_until(&patience.pair, guest_resumed, 10));
+    GW_EXPECT(pair_until(&patience.pair, guest_resumed, SECONDS));
     proxy_release(proxy, rule);
     GW_EXPECT(pair_finish(&patience.pair, SECONDS));
     GW_EXPECT_EQ(patience.pair.source_err.code, GW_CODE_TIMEOUT);

@@ -221,11 +221,10 @@ struct store_scene *store_scene_new(void)
 {
     struct store_scene *scene = calloc(1, sizeof(*scene));
     GW_ASSERT(scene);
-    scene->source_params = gw_params_new();
-    scene->target_params = gw_params_new();
-    static const char *const both[] = {"x-settle-timeout", "300",  "x-hold-timeout", "300",
-                                       "x-peer-timeout",   "30000"};
-    for (unsigned i = 0; i < 6; i += 2) {
+    scene->source_params = pair_params();
+    scene->target_params = pair_params();
+    static const char *const both[] = {"x-settle-timeout", "300", "x-hold-timeout", "300"};
+    for (unsigned i = 0; i < 4; i += 2) {
         GW_EXPECT_EQ(gw_params_set(scene->source_params, both[i], both[i + 1], NULL), 0);
         GW_EXPECT_EQ(gw_params_set(scene->target_params, both[i], both[i + 1], NULL), 0);
     }

@@ -53,10 +53,9 @@ static void on_event(struct pair *pair, const struct gw_event *event)
 static void open_scene(struct scene *scene, const char *percent, const char *rate)
 {
     memset(scene, 0, sizeof(*scene));
-    scene->params = gw_params_new();
+    scene->params = pair_params();
     GW_ASSERT_EQ(gw_params_set(scene->params, "x-cpu-throttle", percent, NULL), 0);
     GW_ASSERT_EQ(gw_params_set(scene->params, "max-bandwidth", rate, NULL), 0);
-    GW_ASSERT_EQ(gw_params_set(scene->params, "x-peer-timeout", "60000", NULL), 0);
     scene->pair.params = scene->params;
     scene->pair.test = scene;
     scene->pair.throttle = on_throttle;

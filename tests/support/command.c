@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WORDS_MAX 48
+#define WORDS_MAX 54
 
 /* $GODWIT, or the command that was built beside this program. */
 static const char *binary(void)
@@ -43,13 +43,29 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
+/* What migrates has patience with its peer, unless an option says otherwise later on: the default of 2 s is
+ * short where a machine has much else to do. Return: behind how many of @words, the address included. */
+static unsigned patience_at(const char *const *words)
+{
+    if (!words[0] || (strcmp(words[0], "send") != 0 && strcmp(words[0], "receive") != 0 &&
+                      strcmp(words[0], "try") != 0))
+        return 0;
+    return words[1] && words[1][0] != '-' ? 2 : 1;
+}
+
 static _Noreturn void become(const char *path, const char *const *words, int out, int err)
 {
-    char *argv[WORDS_MAX + 1] = {(char *)(uintptr_t) "godwit"};
+    char *argv[WORDS_MAX + 3] = {(char *)(uintptr_t) "godwit"};
     int argc = 1;
 
-    for (; *words && argc < WORDS_MAX; words++)
-        argv[argc++] = (char *)(uintptr_t)*words;
+    unsigned before = patience_at(words);
+    for (unsigned i = 1; *words && argc < WORDS_MAX; i++) {
+        argv[argc++] = (char *)(uintptr_t)*words++;
+        if (i == before) {
+            argv[argc++] = (char *)(uintptr_t) "--set";
+            argv[argc++] = (char *)(uintptr_t) "x-peer-timeout=60000";
+        }
+    }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);
     if (out < 0)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The pool's size is one number for all of the machine: read, raised and put back under a lock on the
- * file itself, so that tests that run side by side do not put back each other's. */
+/* The pool's size is one number for all of the machine. It is changed under a lock on its file, by differences, so
+ * that tests that run side by side do not put back each other's; the lock is held while it changes, not while the
+ * pages are used, or a test would wait for all others and run out of its time. */
 #include "tests/support/huge_pool.h"
 
 #include <fcntl.h>
@@ -10,17 +11,36 @@
 #include <time.h>
 #include <unistd.h>
 
+/* What this process has not given back: a test that ends by a failed assertion closes nothing. */
+static struct gw_huge_pool owed;
+
 #define TRIES 100 /* of 10 ms: a page's last user may still be letting go */
 
-static uint64_t read_size(int fd)
+static int open_number(uint64_t page_bytes, const char *name, int flags)
 {
-    char text[32] = "";
-    if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
-        return 0;
-    return strtoull(text, NULL, 10);
+    char path[96];
+    snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s",
+             (unsigned long long)(page_bytes / 1024), name);
+    return open(path, flags | O_CLOEXEC);
 }
 
-static void write_size(int fd, uint64_t size)
+static uint64_t number(uint64_t page_bytes, const char *name)
+{
+    char text[32] = "";
+    int fd = open_number(page_bytes, name, O_RDONLY);
+    ssize_t bytes = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0)
+        close(fd);
+    return bytes > 0 ? strtoull(text, NULL, 10) : 0;
+}
+
+/* Without pages that are in use and no longer of the pool. */
+static uint64_t size_of_pool(uint64_t page_bytes)
+{
+    return number(page_bytes, "nr_hugepages") - number(page_bytes, "surplus_hugepages");
+}
+
+static void resize(int fd, uint64_t size)
 {
     char text[32];
     int bytes = snprintf(text, sizeof(text), "%llu", (unsigned long long)size);
@@ -28,30 +48,47 @@ static void write_size(int fd, uint64_t size)
         return; /* what could be had is had */
 }
 
-void gw_huge_pool_open(struct gw_huge_pool *pool, uint64_t page_bytes, uint64_t count)
+/* For writing, locked; -1: it is not ours to change. */
+static int lock_pool(uint64_t page_bytes)
 {
-    char path[96];
-    snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/nr_hugepages",
-             (unsigned long long)(page_bytes / 1024));
-    pool->fd = open(path, O_RDWR | O_CLOEXEC);
-    if (pool->fd < 0)
-        return;
-    flock(pool->fd, LOCK_EX);
-    pool->before = read_size(pool->fd);
-    write_size(pool->fd, pool->before + count);
+    int fd = open_number(page_bytes, "nr_hugepages", O_RDWR);
+    if (fd >= 0)
+        flock(fd, LOCK_EX);
+    return fd;
+}
+
+bool gw_huge_pool_open(struct gw_huge_pool *pool, uint64_t page_bytes, uint64_t count)
+{
+    int fd = lock_pool(page_bytes);
+    *pool = (struct gw_huge_pool){.page_bytes = page_bytes};
+    if (fd < 0)
+        return number(page_bytes, "free_hugepages") >= count;
+    uint64_t before = size_of_pool(page_bytes);
+    resize(fd, before + count);
+    pool->count = size_of_pool(page_bytes) - before;
+    close(fd);
+    owed = *pool;
+    if (pool->count == count)
+        return true;
+    gw_huge_pool_close(pool);
+    return false;
 }
 
 void gw_huge_pool_close(struct gw_huge_pool *pool)
 {
-    if (pool->fd < 0)
+    const struct timespec span = {.tv_nsec = 10000000};
+    int fd = pool->count ? lock_pool(pool->page_bytes) : -1;
+    if (fd < 0)
         return;
-    for (int i = 0; i < TRIES; i++) {
-        const struct timespec span = {.tv_nsec = 10000000};
-        write_size(pool->fd, pool->before);
-        if (read_size(pool->fd) <= pool->before)
-            break;
+    resize(fd, size_of_pool(pool->page_bytes) - pool->count);
+    /* Who comes next is not to be given pages that have not been let go. */
+    for (int i = 0; i < TRIES && number(pool->page_bytes, "surplus_hugepages") > 0; i++)
         nanosleep(&span, NULL);
-    }
-    close(pool->fd);
-    pool->fd = -1;
+    close(fd);
+    owed.count = pool->count = 0;
+}
+
+__attribute__((destructor)) static void give_back(void)
+{
+    gw_huge_pool_close(&owed);
 }

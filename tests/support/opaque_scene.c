@@ -97,9 +97,7 @@ unsigned opaque_writes(struct opaque_scene *scene, unsigned writes)
 /* Half a minute's patience, but not for the last word of a source that is gone. */
 struct gw_params *opaque_params(const char *downtime_limit)
 {
-    struct gw_params *params = gw_params_new();
-    GW_ASSERT(params != NULL);
-    GW_ASSERT_EQ(gw_params_set(params, "x-peer-timeout", "30000", NULL), 0);
+    struct gw_params *params = pair_params();
     GW_ASSERT_EQ(gw_params_set(params, "x-settle-timeout", "2000", NULL), 0);
     /* ofi_rxm clears much memory before it joins; under a sanitizer that takes seconds. */
     GW_ASSERT_EQ(gw_params_set(params, "x-connect-timeout", "60000", NULL), 0);

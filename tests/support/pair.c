@@ -312,12 +312,19 @@ static void init_source(struct pair *pair, const struct gw_log *log)
         gw_source_add_dirty(pair->src, gw_dirty_kernel_ops(pair->dirty), pair->dirty, &err), 0);
 }
 
+struct gw_params *pair_params(void)
+{
+    struct gw_params *params = gw_params_new();
+    GW_ASSERT(params != NULL);
+    GW_ASSERT_EQ(gw_params_set(params, "x-peer-timeout", "30000", NULL), 0);
+    return params;
+}
+
 void pair_init(struct pair *pair)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_log log = {.fn = getenv("GODWIT_LOG") ? talk : NULL, .level = GW_LOG_DEBUG};
-    pair->patient = gw_params_new();
-    GW_ASSERT_EQ(gw_params_set(pair->patient, "x-peer-timeout", "30000", &err), 0);
+    pair->patient = pair_params();
     GW_ASSERT_EQ(gw_loop_new(&pair->source_loop, &err), 0);
     GW_ASSERT_EQ(gw_loop_new(&pair->target_loop, &err), 0);
     pair->source_err = pair->target_err = (struct gw_error)GW_ERROR_INIT;

@@ -24,9 +24,9 @@ struct pair_block {
 
 struct pair {
     /* set by the test before pair_init(), or left */
-    const char *listen_uri;   /* NULL: loopback_any() */
-    const char *faults;       /* of the source's connections: do=...; NULL: none */
-    struct gw_params *params; /* of the source; NULL: defaults, and half a minute's patience */
+    const char *listen_uri;          /* NULL: loopback_any() */
+    const char *faults;              /* of the source's connections: do=...; NULL: none */
+    struct gw_params *params;        /* of the source; NULL: pair_params() */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
     enum gw_dirty_method dirty_method;
     bool writes; /* a thread writes random words while the guest runs */
@@ -66,6 +66,9 @@ struct pair {
     int source_rc, target_rc;
 };
 
+/* Parameters with half a minute's patience, for a test that sets others: the default of 2 s is short where
+ * a machine has much else to do. To be freed. */
+struct gw_params *pair_params(void);
 /* Adds guest memory at both ends, filled with a pattern of @fill percent non-zero pages. */
 void pair_add_block(struct pair *pair, const char *name, uint64_t bytes, enum gw_block_kind kind,
                     unsigned fill);

@@ -76,7 +76,7 @@ static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t byte
 {
     int prot = PROT_READ | PROT_WRITE;
     unsigned huge = page_bytes == 2 * MIB ? MFD_HUGETLB | (21u << 26) : MFD_HUGETLB | (30u << 26);
-    *m = (struct memory){.bytes = bytes, .pages = bytes / PAGE, .unit = 1, .pool.fd = -1};
+    *m = (struct memory){.bytes = bytes, .pages = bytes / PAGE, .unit = 1};
     m->desc = (struct gw_block_desc){.struct_bytes = sizeof(m->desc),
                                      .name = "ram",
                                      .size_bytes = bytes,
@@ -94,19 +94,18 @@ static void memory_open(struct memory *m, enum gw_block_kind kind, uint64_t byte
         madvise(m->host, bytes, MADV_HUGEPAGE);
     } else {
         if (kind == GW_BLOCK_HUGETLB) {
-            gw_huge_pool_open(&m->pool, page_bytes, bytes / page_bytes);
+            if (!gw_huge_pool_open(&m->pool, page_bytes, bytes / page_bytes))
+                GW_SKIP("%lu huge pages of %lu MiB cannot be had here", bytes / page_bytes,
+                        page_bytes / MIB);
             m->unit = page_bytes / PAGE;
         }
         m->desc.fd = memfd_create("ram", MFD_CLOEXEC | (kind == GW_BLOCK_HUGETLB ? huge : 0));
         GW_ASSERT(m->desc.fd >= 0);
         GW_ASSERT_EQ(ftruncate(m->desc.fd, (off_t)bytes), 0);
         m->host = mmap(NULL, bytes, prot, MAP_SHARED, m->desc.fd, 0);
-        if (m->host == MAP_FAILED) {
-            close(m->desc.fd);
+        if (m->host == MAP_FAILED)
             gw_huge_pool_close(&m->pool);
-            GW_SKIP("%lu huge pages of %lu MiB cannot be had here", bytes / page_bytes,
-                    page_bytes / MIB);
-        }
+        GW_ASSERT(m->host != MAP_FAILED);
     }
     m->desc.host = m->host;
 }

@@ -3,6 +3,7 @@
 #include "core/base/bitmap.h"
 #include "ram/holes.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/huge_pool.h"
 #include "tests/support/ram_rig.h"
 
 #include <stdio.h>
@@ -176,31 +177,11 @@ GW_TEST(holes, shared_memory_without_its_descriptor_is_all_populated)
     rig_memory_fini(&memory);
 }
 
-#define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-
-static long pool_size(long add)
-{
-    long size = 0;
-    FILE *file = fopen(POOL, "re");
-    if (!file || fscanf(file, "%ld", &size) != 1)
-        size = -1;
-    if (file)
-        fclose(file);
-    file = add ? fopen(POOL, "we") : NULL;
-    if (file) {
-        fprintf(file, "%ld", size + add);
-        fclose(file);
-    }
-    return size;
-}
-
 GW_TEST(holes, huge_pages_of_another_mapping_are_not_missed)
 {
-    long before = pool_size(4);
-    if (before < 0 || pool_size(0) < before + 4) {
-        pool_size(-(pool_size(0) - before));
+    struct gw_huge_pool pool;
+    if (!gw_huge_pool_open(&pool, 2u << 20, 4))
         GW_SKIP("the host has no 4 huge pages of 2 MiB to give");
-    }
     const uint64_t bytes = 8 * MIB;
     int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
     GW_ASSERT(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0);
@@ -232,5 +213,5 @@ GW_TEST(holes, huge_pages_of_another_mapping_are_not_missed)
     munmap(ours, bytes);
     munmap(theirs, bytes);
     close(fd);
-    pool_size(-4);
+    gw_huge_pool_close(&pool);
 }
