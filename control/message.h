@@ -23,12 +23,13 @@
 #define GW_PACKET_DATA_BYTES_MAX                                                                   \
     (GW_PAGE_MESSAGE_BYTES_MAX - GW_MESSAGE_HEADER_BYTES - GW_PACKET_HEAD_BYTES)
 
-#define GW_PACKETS_AHEAD_MAX 1024u /* sent and not loaded */
+#define GW_PACKETS_AHEAD_MAX 1024u   /* sent and not loaded */
+#define GW_PACKET_CHARGE_BYTES 4096u /* besides its own: many small ones cost too */
 
-/* What a packet of @bytes counts against hello's cap: many small ones cost too. */
+/* What a packet of @bytes counts against hello's cap. */
 static inline uint64_t gw_packet_charge(size_t bytes)
 {
-    return (uint64_t)bytes + 4096;
+    return (uint64_t)bytes + GW_PACKET_CHARGE_BYTES;
 }
 
 enum gw_message_type {

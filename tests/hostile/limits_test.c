@@ -40,6 +40,8 @@ static const struct limit {
     {"connections without", "1024 silent ones", GW_PENDING_MAX, 1024},
     {"outcomes of", "64", GW_OUTCOMES_KEPT, 64},
     {"ranges in one ZERO", "1024", GW_ZERO_RUNS_MAX, 1024},
+    {"packets sent", " 4096 more ", GW_PACKET_CHARGE_BYTES, 4096},
+    {"packets sent", "; 1024 packets", GW_PACKETS_AHEAD_MAX, 1024},
     {"names of blocks", "255 bytes", GW_NAME_BYTES_MAX, 255},
     {"keys", "64 bytes", GW_KEY_BYTES_MAX, 64},
     {"ranges", "2^52 pages", GW_ZERO_PAGE_END_MAX, UINT64_C(1) << 52},
