@@ -17,9 +17,9 @@ for suite in contract rules e2e; do
 done
 # A real guest, by KVM in emulation: here it is no excuse that there is none, or that its dirty ring is not sound,
 # which on other hosts it may not be. Guests that move take minutes, so only --rig asks for them.
-guests=tracking.ring*
+guests='tracking.ring*:guest.arrives_by_the_dirty_ring*'
 [ -z "${GODWIT_TEST_RIG:-}" ] ||
-    guests='tracking.*:guest.arrives_whole*rdma*:guest.goes_*:guest.takes_*:refused.*'
+    guests='tracking.*:guest.arrives_by_the_dirty_ring*:guest.arrives_whole*rdma*:guest.goes_*:guest.takes_*:refused.*'
 echo rig-kvm >>"$results/suites"
 GODWIT=$bin/godwit-kvm GODWIT_TEST_KVM=1 GODWIT_TEST_RING=1 timeout -k 5 900 \
     sh "$source/tests/kvm/with_kvm.sh" "$bin/kvm" --gtest_filter="$guests" \
