@@ -18,9 +18,6 @@
  * than the first; of one that says so, a round takes the second. */
 #define KNOWN_BYTES_MAX (UINT64_C(1) << 40)
 #define UNKNOWN_ROUND_BYTES (UINT64_C(256) << 20)
-#define PART_BYTES (UINT64_C(1) << 20) /* in the pause */
-#define SAVE_BATCH_BYTES                                                                           \
-    (UINT64_C(4) << 20) /* made at a time, and waiting at a time, in the pause */
 #define DESCRIPTION_HEAD_BYTES 5u
 
 /* ---- who takes part ------------------------------------------------------------------------------- */
