@@ -21,7 +21,7 @@ struct vendor {
     struct vendor_config config;
     struct gw_staging_ops staging_ops;
     struct gw_feature_ops feature_ops;
-    enum gw_odev_state state;
+    _Atomic(enum gw_odev_state) state; /* read by whoever makes it work, while a worker moves it */
     uint64_t random;
     struct vendor *peer;
     void (*dma)(void *ctx, uint64_t random);
