@@ -5,7 +5,7 @@
 #include "core/base/alloc.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/pair.h"
-#include "tests/support/threads.h"
+#include "tests/support/thread_count.h"
 
 #include <dirent.h>
 #include <errno.h>
