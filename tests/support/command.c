@@ -43,9 +43,10 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
-/* What migrates has patience, unless an option says otherwise later on: 2 s of silence are little where a machine
- * has much else to do, and a guest may write more than it gets through there, which the command takes for a
- * failure. Return: behind how many of @words, the address included; 0: it does not migrate. */
+/* What migrates has patience, unless an option says otherwise later on: 2 s of silence, or 5 s until a connection
+ * is admitted, are little where a machine has much else to do, and there a guest may write more than gets through,
+ * which the command takes for a failure. Return: behind how many of @words, the address included; 0: it does not
+ * migrate. */
 static unsigned patience_at(const char *const *words)
 {
     if (!words[0] || (strcmp(words[0], "send") != 0 && strcmp(words[0], "receive") != 0 &&
@@ -54,9 +55,10 @@ static unsigned patience_at(const char *const *words)
     return words[1] && words[1][0] != '-' ? 2 : 1;
 }
 
-static const char *const patience[] = {"--set", "x-peer-timeout=60000", "--set",
-                                       "x-stall-action=switch"};
-#define PATIENCE_WORDS 4
+static const char *const patience[] = {"--set", "x-peer-timeout=60000",
+                                       "--set", "x-connect-timeout=60000",
+                                       "--set", "x-stall-action=switch"};
+#define PATIENCE_WORDS 6
 
 static _Noreturn void become(const char *path, const char *const *words, int out, int err)
 {
