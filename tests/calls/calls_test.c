@@ -203,6 +203,7 @@ static void migrate_in(const char *name, const char *listen_uri)
     pair.params = pair_params();
     GW_ASSERT_EQ(gw_params_set(pair.params, "digest", "on", NULL), 0);
     GW_ASSERT_EQ(gw_params_set(pair.params, "x-stripe-size", "2M", NULL), 0);
+    GW_ASSERT_EQ(gw_params_set(pair.params, "x-stall-action", "switch", NULL), 0);
     pair_add_block(&pair, "ram0", RAM_BYTES, GW_BLOCK_ANON, 80);
     pair_add_block(&pair, "ram1", RAM_BYTES, GW_BLOCK_MEMFD, 50);
     pair_init(&pair);

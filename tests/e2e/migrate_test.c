@@ -16,7 +16,7 @@ GW_TEST(migrate, a_writing_guest_arrives_byte_for_byte)
     pair_init(&pair);
     pair_listen(&pair);
     pair_start(&pair);
-    GW_EXPECT(pair_finish(&pair, 30));
+    GW_EXPECT(pair_finish(&pair, 120));
     GW_EXPECT_EQ(pair.source_rc, 0);
     GW_EXPECT_EQ(pair.target_rc, 0);
     GW_EXPECT_STREQ(pair.source_err.message, "");
@@ -71,7 +71,7 @@ static void expect_sparse(enum gw_block_kind kind)
     pair_init(&pair);
     pair_listen(&pair);
     pair_start(&pair);
-    GW_EXPECT(pair_finish(&pair, 60));
+    GW_EXPECT(pair_finish(&pair, 120));
     GW_EXPECT_STREQ(pair.source_err.message, "");
     GW_EXPECT_STREQ(pair.target_err.message, "");
     uint64_t source = 8 * 4096;
@@ -135,7 +135,7 @@ GW_TEST(migrate, a_hole_punched_after_the_first_round_is_zero_at_the_target)
     pair_init(&pair);
     pair_listen(&pair);
     pair_start(&pair);
-    GW_EXPECT(pair_finish(&pair, 30));
+    GW_EXPECT(pair_finish(&pair, 120));
     GW_EXPECT_EQ(pair.source_rc, 0);
     GW_EXPECT(done);
     GW_EXPECT_EQ(pair_differs(&pair), -1);

@@ -120,7 +120,7 @@ static void run_flood(const char *param, bool is_unix)
     }
     /* Who is deaf or stalls is told by the time that it takes. */
     struct session_config config = {.name = param,
-                                    .is_patient = flood->how == FLOODS,
+                                    .patience = flood->how == FLOODS ? SESSION_PATIENT : 3,
                                     .is_unix = is_unix,
                                     .liar = {.hook = tell, .ctx = &teller}};
     bool through = session_run(&session, &config);
@@ -155,11 +155,11 @@ GW_TEST_EACH(flood, ends_over_unix_too, floods_over_unix)
 GW_TEST(flood, page_endpoints_cost_little_each)
 {
     struct session few, many;
-    struct session_config config = {.name = "few", .is_patient = true, .channels = "1"};
+    struct session_config config = {.name = "few", .patience = SESSION_PATIENT, .channels = "1"};
     GW_EXPECT(session_run(&few, &config));
     int64_t before = gw_alloc_peak();
     session_free(&few);
-    config = (struct session_config){.name = "many", .is_patient = true, .channels = "21"};
+    config = (struct session_config){.name = "many", .patience = SESSION_PATIENT, .channels = "21"};
     GW_EXPECT(session_run(&many, &config));
     GW_EXPECT_LE(gw_alloc_peak() - before, INT64_C(2) * 20 * (600 << 10)); /* of both sides */
     session_free(&many);

@@ -566,7 +566,7 @@ static void tell_lie(const char *param, bool is_unix)
         teller.lie++;
     const struct lie *lie = teller.lie;
     struct session_config config = {.name = param,
-                                    .is_patient = true,
+                                    .patience = SESSION_PATIENT,
                                     .is_unix = is_unix,
                                     .digest = lie->digest,
                                     .has_handlers = lie->has_handlers,

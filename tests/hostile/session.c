@@ -29,6 +29,13 @@ static void set(struct gw_params *params, const char *name, const char *value)
         GW_FAIL("%s", err.message);
 }
 
+static void set_ms(struct gw_params *params, const char *name, unsigned ms, unsigned patience)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%u", ms * (patience ? patience : 1));
+    set(params, name, text);
+}
+
 /* The target's memory, with nothing mapped for use on either side. */
 static int offered(struct pair *pair, const struct gw_block_offer *offer)
 {
@@ -128,12 +135,11 @@ static void session_open(struct session *session, const struct session_config *c
     memset(session, 0, sizeof(*session));
     session->config = *config;
     session->params = gw_params_new();
-    bool patient = config->is_patient;
-    set(session->params, "x-peer-timeout", patient ? "10000" : "1500");
-    set(session->params, "x-settle-timeout", patient ? "5000" : "2000");
-    set(session->params, "x-hold-timeout", patient ? "5000" : "2000");
-    set(session->params, "x-device-timeout", patient ? "20000" : "4000");
-    set(session->params, "x-connect-timeout", patient ? "10000" : "1000");
+    set_ms(session->params, "x-peer-timeout", 1500, config->patience);
+    set_ms(session->params, "x-settle-timeout", 2000, config->patience > 1 ? 2 : 1);
+    set_ms(session->params, "x-hold-timeout", 2000, config->patience > 1 ? 2 : 1);
+    set_ms(session->params, "x-device-timeout", 4000, config->patience);
+    set_ms(session->params, "x-connect-timeout", 1000, config->patience);
     set(session->params, "digest", config->digest ? "on" : "off");
     if (config->has_packets)
         set(session->params, "x-device-buffer", "16384");
@@ -311,7 +317,7 @@ void session_free(struct session *session)
 void session_record(struct session *session, bool is_unix, bool digest)
 {
     struct session_config config = {
-        .name = "honest", .is_patient = true, .is_unix = is_unix, .digest = digest};
+        .name = "honest", .patience = SESSION_PATIENT, .is_unix = is_unix, .digest = digest};
     if (!session_run(session, &config))
         GW_FAIL("the honest session: %s", session->pair.source_err.message);
 }

@@ -18,7 +18,7 @@
 
 struct session_config {
     struct liar_config liar; /* target_uri is filled in */
-    bool is_patient; /* what is heard is a sentence, and no time-out's; else they are short */
+    unsigned patience;       /* how many times as long time-outs are; 0: once */
     bool digest;
     bool is_unix;         /* and not tcp */
     bool has_handlers;    /* a device sends before the pause */
@@ -45,7 +45,9 @@ struct session {
 
 #define SESSION_BLOCKS 2
 #define SESSION_BLOCK_BYTES (UINT64_C(32) << 10)
-#define SESSION_SECONDS 60
+#define SESSION_SECONDS 120
+/* The patience of sessions that end by a sentence, and must not end by a time-out before it. */
+#define SESSION_PATIENT 8
 
 /* Runs it and judges it. Return: true if the migration went through. What it was is in @session until
  * session_free(). */

@@ -194,6 +194,7 @@ static void expect_ledger_adds_up(struct pair *pair, bool digest)
 {
     struct gw_params *params = pair_params();
     GW_ASSERT_EQ(gw_params_set(params, "digest", digest ? "on" : "off", NULL), 0);
+    GW_ASSERT_EQ(gw_params_set(params, "x-stall-action", "switch", NULL), 0);
     pair->params = params;
     pair_add_block(pair, "ram0", 16 * MIB, GW_BLOCK_ANON, 50);
     pair_init(pair);

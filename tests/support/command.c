@@ -43,8 +43,10 @@ static time_t now_s(void)
     return now.tv_sec;
 }
 
-/* What migrates has patience with its peer, unless an option says otherwise later on: the default of 2 s is
- * short where a machine has much else to do. Return: behind how many of @words, the address included. */
+/* What migrates has patience, unless an option says otherwise later on: 2 s of silence, or 5 s until a connection
+ * is admitted, are little where a machine has much else to do, and there a guest may write more than gets through,
+ * which the command takes for a failure. Return: behind how many of @words, the address included; 0: it does not
+ * migrate. */
 static unsigned patience_at(const char *const *words)
 {
     if (!words[0] || (strcmp(words[0], "send") != 0 && strcmp(words[0], "receive") != 0 &&
@@ -53,18 +55,21 @@ static unsigned patience_at(const char *const *words)
     return words[1] && words[1][0] != '-' ? 2 : 1;
 }
 
+static const char *const patience[] = {"--set", "x-peer-timeout=60000",
+                                       "--set", "x-connect-timeout=60000",
+                                       "--set", "x-stall-action=switch"};
+#define PATIENCE_WORDS 6
+
 static _Noreturn void become(const char *path, const char *const *words, int out, int err)
 {
-    char *argv[WORDS_MAX + 3] = {(char *)(uintptr_t) "godwit"};
+    char *argv[WORDS_MAX + PATIENCE_WORDS + 1] = {(char *)(uintptr_t) "godwit"};
     int argc = 1;
 
     unsigned before = patience_at(words);
     for (unsigned i = 1; *words && argc < WORDS_MAX; i++) {
         argv[argc++] = (char *)(uintptr_t)*words++;
-        if (i == before) {
-            argv[argc++] = (char *)(uintptr_t) "--set";
-            argv[argc++] = (char *)(uintptr_t) "x-peer-timeout=60000";
-        }
+        for (unsigned k = 0; i == before && k < PATIENCE_WORDS; k++)
+            argv[argc++] = (char *)(uintptr_t)patience[k];
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_DFL);

@@ -23,8 +23,8 @@ struct command { /* large: not for the stack */
     struct command_stream out, err;
 };
 
-/* `godwit @words...`, NULL at the end; whatever migrates has a minute's patience with its peer unless
- * @words set x-peer-timeout. Asserts that it could be started. */
+/* `godwit @words...`, NULL at the end; whatever migrates has a minute's patience with its peer, and ends
+ * though its guest does not converge, unless @words say otherwise. Asserts that it could be started. */
 void command_start(struct command *command, const char *const *words);
 /* Until stderr holds "listening on URI\n"; then @uri is that URI. False: it never did; noted. */
 bool command_await_uri(struct command *command, char *uri, size_t bytes);

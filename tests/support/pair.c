@@ -325,6 +325,8 @@ void pair_init(struct pair *pair)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_log log = {.fn = getenv("GODWIT_LOG") ? talk : NULL, .level = GW_LOG_DEBUG};
     pair->patient = pair_params();
+    if (pair->writes) /* whether that converges is the machine's speed, and no question */
+        GW_ASSERT_EQ(gw_params_set(pair->patient, "x-stall-action", "switch", NULL), 0);
     GW_ASSERT_EQ(gw_loop_new(&pair->source_loop, &err), 0);
     GW_ASSERT_EQ(gw_loop_new(&pair->target_loop, &err), 0);
     pair->source_err = pair->target_err = (struct gw_error)GW_ERROR_INIT;

@@ -24,9 +24,10 @@ struct pair_block {
 
 struct pair {
     /* set by the test before pair_init(), or left */
-    const char *listen_uri;          /* NULL: loopback_any() */
+    const char *listen_uri; /* NULL: loopback_any() */
     const char *faults;              /* of the source's connections: do=...; NULL: none */
-    struct gw_params *params;        /* of the source; NULL: pair_params() */
+    struct gw_params
+        *params; /* of the source; NULL: pair_params(), and it ends however much is written */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
     enum gw_dirty_method dirty_method;
     bool writes; /* a thread writes random words while the guest runs */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The threads of this process, by /proc (threads.h). pthread_join() returns when the kernel has given up a
+/* The threads of this process, by /proc (thread_count.h). pthread_join() returns when the kernel has given up a
  * thread's memory; it is struck off the list later, and where much else runs that takes a while. */
 #include "tests/support/thread_count.h"
 
