@@ -26,6 +26,12 @@
 #define GW_PACKETS_AHEAD_MAX 1024u   /* sent and not loaded */
 #define GW_PACKET_CHARGE_BYTES 4096u /* besides its own: many small ones cost too */
 
+/* What is said of a cap of @bytes: one that holds no section worth the name is none. */
+static inline uint64_t gw_packet_bytes(uint64_t bytes)
+{
+    return bytes < 2 * (uint64_t)GW_PACKET_CHARGE_BYTES ? 0 : bytes;
+}
+
 /* What a packet of @bytes counts against hello's cap. */
 static inline uint64_t gw_packet_charge(size_t bytes)
 {

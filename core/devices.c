@@ -41,6 +41,16 @@ bool gw_devices_have_workers(const struct gw_devices *devices)
     return false;
 }
 
+bool gw_devices_take_packets(const struct gw_devices *devices)
+{
+    for (unsigned i = 1; i < devices->count; i++) { /* 0 is memory */
+        const struct gw_device_desc *device = &devices->list[i];
+        if (device->ops && device->ops->load && !(device->flags & GW_DEVICE_WORKER))
+            return false;
+    }
+    return gw_devices_have_workers(devices);
+}
+
 bool gw_device_is_early(const struct gw_device_desc *device)
 {
     return device->flags & GW_DEVICE_EARLY && device->save;

@@ -23,8 +23,10 @@ const struct gw_device_desc *gw_devices_find(const struct gw_devices *devices, c
                                              uint32_t instance_id);
 
 bool gw_devices_have_workers(const struct gw_devices *devices); /* some opted in */
-bool gw_device_is_early(const struct gw_device_desc *device);   /* at a source */
-bool gw_device_is_needed(const struct gw_device_desc *device);  /* FULL; calls the device */
+/* At a target: some did, and none has a load that the source might send packets to, and did not. */
+bool gw_devices_take_packets(const struct gw_devices *devices);
+bool gw_device_is_early(const struct gw_device_desc *device);  /* at a source */
+bool gw_device_is_needed(const struct gw_device_desc *device); /* FULL; calls the device */
 
 /* May it be in HELLO and in the stream's configuration? -EINVAL with err. */
 int gw_machine_check(const char *machine, struct gw_error *err);

@@ -98,7 +98,9 @@ int gw_packet_take(struct gw_packet_maker *maker, const struct gw_message *msg,
     int rc = append(maker, packet, msg->u.packet.data, err);
     if (rc < 0 || !(msg->flags & GW_MSG_FLAG_LAST))
         return rc;
-    *whole = maker->packet;
+    /* What was grown by is given back: it counts for nobody. */
+    packet = gw_realloc(maker->packet, 1, sizeof(*packet) + maker->packet->bytes);
+    *whole = packet ? packet : maker->packet;
     maker->packet = NULL;
     return 0;
 }

@@ -197,7 +197,8 @@ void gw_source_on_fenced(void *engine, unsigned owner, uint32_t number)
     src->fenced_count++;
     if (src->fenced_count < src->page_count)
         return;
-    src->final_put_ns = gw_clock_ns();
+    if (src->step != GW_SRC_FINAL_SEND || !src->fence_is_last || !gw_source_packs(src))
+        src->final_put_ns = gw_clock_ns(); /* of pages: a last fence of its own has none */
     if (src->step == GW_SRC_FINAL_SEND)
         gw_source_final_fenced(
             src); /* here alone: JOINED may come while devices are still being saved */

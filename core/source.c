@@ -598,7 +598,9 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
         uint64_t chunks_ns = step_chunks(src, now_ns);
         uint64_t save_ns = GW_NEVER_NS;
         if (src->step != GW_SRC_PAUSE)
-            save_ns = gw_min_u64(gw_source_packets_step(src, now_ns), gw_source_save(src, now_ns));
+            save_ns = gw_source_packets_step(src, now_ns);
+        if (src->step == GW_SRC_FINAL_SYNC || src->step == GW_SRC_FINAL_SEND)
+            save_ns = gw_min_u64(save_ns, gw_source_save(src, now_ns));
         return gw_min_u64(gw_min_u64(chunks_ns, save_ns), judge_pause(src, now_ns));
     }
     case GW_SRC_LINGER:

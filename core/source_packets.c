@@ -35,7 +35,8 @@ struct gw_packing {
     unsigned count, left, next; /* left: not done; next: whose turn it is */
     unsigned endpoint;          /* that gets the next packet */
     struct sent *sent;
-    uint64_t items; /* of the stream, from before the pause */
+    _Atomic bool given_up; /* the guest is taken back: who waits for a worker is not called */
+    uint64_t items;        /* of the stream, from before the pause */
     uint64_t made, made_bytes, loaded, loaded_bytes, moved;
 };
 
@@ -111,6 +112,12 @@ void gw_source_packets_close(struct gw_source *src)
     gw_free(packing);
 }
 
+void gw_source_packets_give_up(struct gw_source *src)
+{
+    if (src->packing)
+        atomic_store_explicit(&src->packing->given_up, true, memory_order_relaxed);
+}
+
 bool gw_source_packets_are_quiet(const struct gw_source *src)
 {
     for (unsigned i = 0; src->packing && i < src->packing->count; i++) {
@@ -144,6 +151,10 @@ static void save_run(struct gw_job *job)
     struct gw_source *src = saver->job.src;
     uint64_t begun = gw_clock_ns();
     gw_error_clear(&saver->job.err);
+    if (atomic_load_explicit(&src->packing->given_up, memory_order_relaxed)) {
+        saver->job.rc = -ECANCELED; /* nobody looks at it */
+        return;
+    }
     saver->job.rc =
         gw_savevm_complete(&saver->item->w, &src->devices.list[saver->device],
                            gw_device_section_id(saver->device), saver->bytes_max, &saver->job.err);
@@ -175,7 +186,8 @@ static int make(struct gw_source *src, struct saver *saver, struct gw_error *err
     saver->item = gw_source_make_item(src, err);
     if (!saver->item)
         return -ENOMEM;
-    saver->bytes_max = gw_source_turn_bytes(src, PART_BYTES);
+    saver->bytes_max =
+        gw_source_turn_bytes(src, gw_min_u64(PART_BYTES, src->granted.packet_bytes_max / 4));
     gw_source_post_to(src, src->packing->workers, &saver->job, save_run, save_done);
     return 0;
 }

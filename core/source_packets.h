@@ -20,6 +20,7 @@ bool gw_source_packets_are_loaded(const struct gw_source *src);
 /* Once all devices are done: put what ends their sections into the stream, in the devices' order. False: not
  * yet. */
 bool gw_source_packets_end(struct gw_source *src);
+void gw_source_packets_give_up(struct gw_source *src);         /* no callback begins any more */
 bool gw_source_packets_are_quiet(const struct gw_source *src); /* no callback is at a worker */
 uint64_t gw_source_packets_moved(const struct gw_source *src); /* grows with whatever moves */
 void gw_source_packets_stop(struct gw_source *src);            /* page endpoints are stopped */

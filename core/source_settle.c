@@ -255,6 +255,7 @@ bool gw_source_awaits_outcome(const struct gw_source *src)
 
 void gw_source_back_out(struct gw_source *src)
 {
+    gw_source_packets_give_up(src);
     if (src->hs == GW_HS_PAUSED && (src->call.busy || !gw_source_packets_are_quiet(src)))
         return; /* pause() or a device's save runs; its end comes back here */
     gw_source_event(src, src->hs == GW_HS_PAUSED && !src->paused ? GW_HSE_PAUSE_FAILED

@@ -26,7 +26,9 @@ uint64_t gw_source_pay(struct gw_source *src, uint64_t bytes, uint64_t now_ns)
     uint64_t rate = rate_of(src);
     if (rate == 0 || bytes == 0)
         return now_ns;
+    uint64_t owed_ns = gw_source_paid_ns(src, src->turn_ns);
     gw_throttle_charge(&src->throttle, bytes, now_ns);
+    now_ns = gw_max_u64(now_ns, owed_ns); /* of several side by side each waits behind the others */
     unsigned __int128 ns = (unsigned __int128)bytes * 2 * GW_NS_PER_S / rate;
     return ns < GW_NEVER_NS - now_ns ? now_ns + (uint64_t)ns : GW_NEVER_NS - 1;
 }

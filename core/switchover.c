@@ -71,7 +71,8 @@ static void pause_finished(struct gw_source *src, int rc)
     src->sync_begun_ns = gw_clock_ns();
     gw_source_post(src, &src->work, final_run, final_done);
     gw_source_packets_begin(src);
-    gw_source_save(src, src->sync_begun_ns);
+    if (src->step == GW_SRC_FINAL_SYNC)
+        gw_source_save(src, src->sync_begun_ns);
 }
 
 void gw_source_pause(struct gw_source *src)

@@ -30,10 +30,11 @@
 #define GW_CANDIDATES_MAX 8
 #define GW_PREFAULT_JOBS 2
 
-struct gw_loading {    /* one device of this guest */
-    bool needs_ack;    /* and has not given one */
-    bool loads_packet; /* now */
-    uint64_t packet;   /* number of the last one loaded */
+struct gw_loading {                           /* one device of this guest */
+    bool needs_ack;                           /* and has not given one */
+    bool loads_packet;                        /* now */
+    uint64_t packet;                          /* number of the last one loaded */
+    struct gw_packet *packets, *packets_last; /* that came, in order of numbers */
 };
 
 /* Sections that one callback loads: fewer ways to the loop's thread and back, inside the downtime. */

@@ -363,7 +363,7 @@ void gw_target_next_item(struct gw_target *tgt)
             return;
         }
     }
-    if (tgt->load_count > 0 && !tgt->is_loading && !tgt->call.busy)
+    if (tgt->load_count > 0 && !tgt->is_loading)
         gw_target_load(tgt);
     gw_target_load_packets(tgt);
     maybe_prepared(tgt);

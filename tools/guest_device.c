@@ -276,7 +276,8 @@ void gw_guest_device(struct gw_guest *guest, unsigned index, struct gw_device_de
     if (index == 0)
         return;
     bool heavy = guest->config.device_state_bytes > GW_BALLAST_SECTION;
-    device->flags = heavy ? GW_DEVICE_WORKER : 0; /* bytes that are about nothing else */
+    /* Bytes that are about nothing else; what comes may be many though this guest has none. */
+    device->flags = heavy || guest->incoming ? GW_DEVICE_WORKER : 0;
     device->ops = heavy ? &heavy_ops : &light_ops;
     device->save = heavy ? NULL : ballast_save;
 }

@@ -4,7 +4,9 @@
  * Life:    gw_odev_ops by staging.h, feature.h or your own; gw_vfio_new; gw_vfio_device_desc() goes to
  *          gw_source_add_device() or gw_target_add_device(); the embedder's pause and resume (source) and run (target) call gw_vfio_stop_all() and gw_vfio_start_all() for all such
  *          devices of the guest at once; free. After a failure the same device migrates again.
- * Threads: one at a time calls anything of one device.
+ * Threads: one at a time calls anything of one device; in the pause that is a thread of the library, from pause()'s return
+ *          to the end (GW_DEVICE_WORKER, which gw_vfio_device_desc() sets, and who has it otherwise may clear): read
+ *          gw_vfio_stats() before or after.
  *
  * What gw_vfio_device_desc() fills in calls the functions under "source" and "target", in their order.
  * Those that write a section write its body. */

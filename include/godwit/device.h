@@ -93,11 +93,11 @@ struct gw_device_pending { /* filled by the device; zero when it is called */
  *                          the target is ready: the last moment at which a guest can be refused
  *   load_cleanup           once, whatever happened, if a source had come: after the outcome
  *
- * Threads: all of them are called inside gw_dispatch(), one at a time.
+ * Threads: all of them are called inside gw_dispatch(), one at a time (but see GW_DEVICE_WORKER).
  *
  * A device's BEGIN and PARTs are loaded while memory still arrives and its guest still runs elsewhere:
  * they must not look at guest memory, which may be anything. What complete_precopy writes, PART or END,
- * is loaded when all memory is there. */
+ * is loaded when all memory is there (but see GW_DEVICE_WORKER). */
 struct gw_device_ops {
     size_t struct_bytes; /* sizeof(struct gw_device_ops) */
 
@@ -145,14 +145,15 @@ struct gw_device_ops {
 #define GW_DEVICE_EARLY 1u
 
 /* For a device with handlers and much state: what its complete_precopy writes before the last call goes beside
- * the stream, over page endpoints, if the device has this flag at both ends (and x-device-buffer is not 0 at
- * either: at most so much, of all devices, is then written and not yet loaded). Such devices are saved and
- * loaded side by side, each in its own order, while the last pages travel. For them
+ * the stream, over page endpoints, if at the target each device with handlers and a load has this flag, and
+ * x-device-buffer is not 0 at either end: at most so much, of all devices, is then sent and not yet loaded,
+ * besides one section that each has written. Otherwise it is sent and loaded like that of other devices.
+ *
+ * Such devices are saved and loaded side by side, each in its own order, while the last pages travel. For them
  *   - complete_precopy and, with GW_DEVICE_PART in the pause, load are called on a thread of the library's
  *     [worker]: no other callback of that device runs meanwhile, but those of others may;
  *   - PARTs of the pause are loaded before all memory is there: they must not look at it either. What
- *     needs memory belongs into the last call, whose END is loaded where it always is, or into `save`.
- * Where only the source's device has it, its PARTs are loaded inside gw_dispatch(), else as promised here. */
+ *     needs memory belongs into the last call, whose END is loaded where it always is, or into `save`. */
 #define GW_DEVICE_WORKER 2u
 
 /* Order of saving: higher priority first, then order of adding; loading follows the stream. One of

@@ -180,3 +180,16 @@ GW_TEST(command, try_passes_parameters_to_both_ends)
     GW_EXPECT_STREQ(json_text_at(document, "wire", "name"), "unix");
     json_decref(document);
 }
+
+/* In the stream each of its sections, of 1 MiB, is a message at least. */
+GW_TEST(command, much_device_state_goes_beside_the_stream)
+{
+    START(&target, "receive", listen_uri("tcp4"));
+    await_listening();
+    START(&source, "send", where, "--ram", "16M", "--device-state", "96M", "--json", "-");
+    GW_ASSERT(ends_with(&source, 0));
+    GW_ASSERT(ends_with(&target, 0));
+    json_t *document = document_of(&source);
+    GW_EXPECT_LT(json_integer_value(json_at(document, "wire", "control-messages")), 60);
+    json_decref(document);
+}

@@ -138,7 +138,8 @@ static void session_open(struct session *session, const struct session_config *c
     set_ms(session->params, "x-peer-timeout", 1500, config->patience);
     set_ms(session->params, "x-settle-timeout", 2000, config->patience > 1 ? 2 : 1);
     set_ms(session->params, "x-hold-timeout", 2000, config->patience > 1 ? 2 : 1);
-    set_ms(session->params, "x-device-timeout", 4000, config->patience);
+    set_ms(session->params, "x-device-timeout", 4000,
+           config->ends_by_budget ? 1 : config->patience);
     set_ms(session->params, "x-connect-timeout", 1000, config->patience);
     set(session->params, "digest", config->digest ? "on" : "off");
     if (config->has_packets)

@@ -19,6 +19,7 @@
 struct session_config {
     struct liar_config liar; /* target_uri is filled in */
     unsigned patience;       /* how many times as long time-outs are; 0: once */
+    bool ends_by_budget;     /* by x-device-timeout, which is once as long then */
     bool digest;
     bool is_unix;         /* and not tcp */
     bool has_handlers;    /* a device sends before the pause */

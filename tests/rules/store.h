@@ -13,7 +13,7 @@
 #define MIB (UINT64_C(1) << 20)
 #define KIB (UINT64_C(1) << 10)
 #define SECONDS 60u
-#define STORES_MAX 2u
+#define STORES_MAX 8u
 
 enum failing {
     FAILS_NOWHERE,

@@ -152,8 +152,8 @@ BUGS = {
     ],
     "packets_of_a_device_are_loaded_as_they_come": [
         ("core/target_packets.c",
-         "if (loading->loads_packet || packet->number != loading->packet + 1 || !loader)",
-         "if (!loader)"),
+         "loading->loads_packet || packet->number != loading->packet + 1 ||",
+         "loading->loads_packet ||"),
     ],
     "the_last_fence_does_not_wait_for_packets": [
         ("core/source_packets.c",

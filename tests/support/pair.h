@@ -25,7 +25,7 @@ struct pair_block {
 struct pair {
     /* set by the test before pair_init(), or left */
     const char *listen_uri; /* NULL: loopback_any() */
-    const char *faults;              /* of the source's connections: do=...; NULL: none */
+    const char *faults;     /* of the source's connections: do=...; NULL: none */
     struct gw_params
         *params; /* of the source; NULL: pair_params(), and it ends however much is written */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
