@@ -332,12 +332,13 @@ static bool may_follow(const struct gw_target *tgt, enum gw_item_type type)
 
 static bool may_take(const struct gw_target *tgt)
 {
+    bool at_workers = !gw_target_packets_are_quiet(tgt);
     if (!tgt->items_first || tgt->is_loading ||
         !may_follow(tgt, (enum gw_item_type)tgt->items_first->data[0]))
         return false;
     if (tgt->step == GW_TGT_LOAD)
         return true;
-    if (tgt->step != GW_TGT_ACTIVE || !gw_target_packets_are_quiet(tgt))
+    if (tgt->step != GW_TGT_ACTIVE || at_workers)
         return false; /* of one device, one callback at a time */
     /* RAM END waits for the final join; what devices send before the pause need not. */
     return tgt->final_joined || tgt->items_first->data[0] != GW_ITEM_END;
@@ -348,6 +349,7 @@ void gw_target_next_item(struct gw_target *tgt)
     struct gw_error err = GW_ERROR_INIT;
     while (may_take(tgt)) {
         struct gw_item *item = tgt->items_first;
+        gw_assert(item);
         tgt->items_first = item->next;
         if (!tgt->items_first)
             tgt->items_last = &tgt->items_first;

@@ -88,19 +88,21 @@ void gw_target_packets_close(struct gw_target *tgt)
 
 /* ---- whose it is ---------------------------------------------------------------------------------------- */
 
-/* The device of the packet's section, which is open. */
-static int find_loading(struct gw_target *tgt, const struct gw_packet *packet,
-                        struct gw_loading **loading, struct gw_error *err)
+/* The device of the packet's section, which is open; NULL with err. */
+static struct gw_loading *find_loading(struct gw_target *tgt, const struct gw_packet *packet,
+                                       struct gw_error *err)
 {
     const struct gw_section *start = gw_stream_order_find(tgt->order, packet->section);
-    if (!start)
-        return gw_fail(err, -EPROTO, "PACKET: section %" PRIu32 " is not open", packet->section);
+    if (!start) {
+        gw_fail(err, -EPROTO, "PACKET: section %" PRIu32 " is not open", packet->section);
+        return NULL;
+    }
     const struct gw_device_desc *device =
         gw_devices_find(&tgt->devices, start->idstr, start->instance_id);
-    if (!device || !(device->flags & GW_DEVICE_WORKER))
-        return gw_fail(err, -EPROTO, "PACKET: section '%s' takes none", start->idstr);
-    *loading = &tgt->loadings[device - tgt->devices.list];
-    return 0;
+    if (device && device->flags & GW_DEVICE_WORKER)
+        return &tgt->loadings[device - tgt->devices.list];
+    gw_fail(err, -EPROTO, "PACKET: section '%s' takes none", start->idstr);
+    return NULL;
 }
 
 /* In order of numbers, which is how most of them come. */
@@ -128,11 +130,8 @@ static void load_next(struct gw_target *tgt, struct gw_loading *loading);
 static void give(struct gw_target *tgt, struct gw_packet *packet)
 {
     struct gw_error err = GW_ERROR_INIT;
-    struct gw_loading *loading = NULL;
-    int rc = find_loading(tgt, packet, &loading, &err);
-    if (rc == 0)
-        rc = insert(loading, packet, &err);
-    if (rc == 0) {
+    struct gw_loading *loading = find_loading(tgt, packet, &err);
+    if (loading && insert(loading, packet, &err) == 0) {
         load_next(tgt, loading);
         return;
     }
@@ -177,10 +176,8 @@ static void load_run(struct gw_job *job)
                          loader->section.idstr, loader->section.instance_id);
 }
 
-/* A loader is free: for the next of the same device, or of whom there was none for. */
-static void load_any(struct gw_target *tgt, struct gw_loading *first)
+static void load_any(struct gw_target *tgt)
 {
-    load_next(tgt, first);
     for (unsigned i = 0; i < tgt->devices.count; i++)
         load_next(tgt, &tgt->loadings[i]);
 }
@@ -208,8 +205,7 @@ static void load_done(struct gw_mail *mail, void *engine)
     msg.u.packets.count = unpacking->loaded;
     msg.u.packets.bytes = unpacking->loaded_bytes;
     gw_target_say(tgt, &msg);
-    load_any(tgt, loader->loading);
-    gw_target_next_item(tgt);
+    gw_target_next_item(tgt); /* which loads what may be, too */
 }
 
 static struct loader *free_loader(struct gw_unpacking *unpacking)
@@ -267,7 +263,7 @@ void gw_target_load_packets(struct gw_target *tgt)
         give(tgt, packet);
     }
     if (tgt->step == GW_TGT_ACTIVE)
-        load_any(tgt, tgt->loadings);
+        load_any(tgt);
 }
 
 void gw_target_on_packet(void *engine, struct gw_packet *packet)
