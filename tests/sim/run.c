@@ -6,6 +6,7 @@
 #include "control/message.h"
 #include "core/base/alloc.h"
 #include "core/source.h"
+#include "core/target.h"
 #include "tests/sim/machine.h"
 
 #include <dirent.h>
@@ -224,6 +225,13 @@ static int listen_(void)
     return rc;
 }
 
+/* May this target have the guest? One that was there when the source started, or that a source has reached since:
+ * who lost a connection before HELLO was answered connects again, perhaps to another process. */
+static bool has_met(void)
+{
+    return run.tgt && (run.met == run.tgt || run.tgt->in_session);
+}
+
 static int start(void)
 {
     struct gw_error err = GW_ERROR_INIT;
@@ -311,7 +319,7 @@ static void resolve_unknown(void)
     enum gw_source_resolution what = GW_RESOLVE_ABANDON;
     run_totals.unknown++;
     const struct machine *m = machine_at[SOURCE];
-    if (!m->ever_owned && run.met != run.tgt)
+    if (!m->ever_owned && !has_met())
         what = GW_RESOLVE_RESUME; /* its process is gone, and never ran it */
     else if (!m->ever_owned) {    /* fence, then look again */
         world_crash(TARGET, false);
@@ -444,7 +452,7 @@ static bool is_settled_away(bool target_done)
     const struct machine *m = machine_at[SOURCE];
     if (m->ever_owned)
         return false;
-    if (world.dead[TARGET] || run.met != run.tgt || target_done)
+    if (world.dead[TARGET] || !has_met() || target_done)
         return true; /* who was asked to have it is gone, or has ended without it */
     enum gw_target_outcome outcome = gw_target_outcome(run.tgt);
     return outcome == GW_TARGET_VOID || outcome == GW_TARGET_DECLINED;
@@ -541,7 +549,7 @@ static void settle(void)
         }
         if (!unknown_since_ns)
             unknown_since_ns = world.now_ns;
-        if ((target_done || run.met != run.tgt) && world.now_ns > unknown_since_ns + S(10))
+        if ((target_done || !has_met()) && world.now_ns > unknown_since_ns + S(10))
             resolve_unknown();
         else if (world.now_ns > unknown_since_ns + S(90))
             violated("the outcome stays unknown though the target is there");
