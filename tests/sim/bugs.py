@@ -164,6 +164,9 @@ BUGS = {
     ],
     "the_guest_resumes_while_a_worker_saves": [
         ("core/source_settle.c", " || !gw_source_packets_are_quiet(src)", ""),
+        ("core/source_packets.c",
+         "if (atomic_load_explicit(&src->packing->given_up, memory_order_relaxed)) {",
+         "if (false) {"),
     ],
     "more_is_under_way_than_was_granted": [
         ("core/source_packets.c",
