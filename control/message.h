@@ -26,8 +26,8 @@
 #define GW_PACKETS_AHEAD_MAX 1024u   /* sent and not loaded */
 #define GW_PACKET_CHARGE_BYTES 4096u /* besides its own: many small ones cost too */
 
-/* What is said of a cap of @bytes: one that holds no section worth the name is none. */
-static inline uint64_t gw_packet_bytes(uint64_t bytes)
+/* What hello says for a cap of @bytes: one that holds no section worth the name is none. */
+static inline uint64_t gw_packet_cap(uint64_t bytes)
 {
     return bytes < 2 * (uint64_t)GW_PACKET_CHARGE_BYTES ? 0 : bytes;
 }
@@ -95,12 +95,11 @@ struct gw_hello { /* both directions; a field that a side does not use is zero *
     uint64_t section_bytes_max; /* target: longest item of the stream it buffers */
     uint64_t memlock_bytes;     /* what this side may register; UINT64_MAX: no limit */
     uint64_t peer_timeout_ns, settle_timeout_ns, hold_timeout_ns, device_timeout_ns;
-    uint64_t incarnation; /* target: random, one per process */
-    uint8_t uuid[16];     /* of the machine; zero: none */
-    char machine[256];    /* configuration section's name */
-    char agent[64];       /* "godwit 0.1.0", for logs */
-    uint64_t
-        packet_bytes_max; /* of device state beside the stream, under way; 0: none goes there */
+    uint64_t incarnation;      /* target: random, one per process */
+    uint8_t uuid[16];          /* of the machine; zero: none */
+    char machine[256];         /* configuration section's name */
+    char agent[64];            /* "godwit 0.1.0", for logs */
+    uint64_t packet_bytes_max; /* device state beside the stream, under way; 0: none goes there */
     /* Page wires (core/wires.h). Source: names, best first; target: addresses, and why it lacks others. */
     char wires[256], wires_lacking[256];
 };

@@ -101,7 +101,7 @@ static void say_hello(struct gw_source *src)
     hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
     hello->hold_timeout_ns = src->params.hold_timeout_ms * GW_NS_PER_MS;
     hello->packet_bytes_max =
-        gw_devices_have_workers(&src->devices) ? gw_packet_bytes(src->params.packet_bytes_max) : 0;
+        gw_devices_have_workers(&src->devices) ? gw_packet_cap(src->params.packet_bytes_max) : 0;
     hello->device_timeout_ns = src->params.device_timeout_ms * GW_NS_PER_MS;
     snprintf(hello->machine, sizeof(hello->machine), "%s", src->machine);
     snprintf(hello->agent, sizeof(hello->agent), "godwit %s", gw_version());

@@ -126,7 +126,7 @@ static int insert(struct gw_loading *loading, struct gw_packet *packet, struct g
 
 static void load_next(struct gw_target *tgt, struct gw_loading *loading);
 
-/* 0: @packet is its device's, or dropped with the session. */
+/* @packet becomes its device's, or the session ends. */
 static void give(struct gw_target *tgt, struct gw_packet *packet)
 {
     struct gw_error err = GW_ERROR_INIT;

@@ -208,7 +208,7 @@ static void fill_hello(struct gw_target *tgt, const struct gw_hello *theirs, str
     ours->settle_timeout_ns = tgt->params.settle_timeout_ms * GW_NS_PER_MS;
     ours->hold_timeout_ns = tgt->params.hold_timeout_ms * GW_NS_PER_MS;
     ours->packet_bytes_max =
-        gw_devices_take_packets(&tgt->devices) ? gw_packet_bytes(tgt->params.packet_bytes_max) : 0;
+        gw_devices_take_packets(&tgt->devices) ? gw_packet_cap(tgt->params.packet_bytes_max) : 0;
     ours->device_timeout_ns = tgt->params.device_timeout_ms * GW_NS_PER_MS;
     ours->incarnation = tgt->incarnation;
     if (tgt->machine_given)
