@@ -5,6 +5,7 @@
 #include "tests/support/vendor_impl.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@
 
 static uint64_t register_value(const struct vendor *v)
 {
-    switch (v->state) {
+    switch (atomic_load(&v->state)) {
     case GW_ODEV_STOP:
         return 0;
     case GW_ODEV_RUNNING:
