@@ -162,6 +162,19 @@ GW_TEST(ofi, shm_is_refused_while_it_may_write_by_cma_or_within_one_process)
     GW_EXPECT(strstr(err.hint, "FI_SHM_DISABLE_CMA=1") != NULL);
 }
 
+GW_TEST(ofi, verbs_is_refused_while_closing_it_may_crash)
+{
+    struct gw_uri uri;
+    struct gw_listener *ln;
+    struct gw_wire_config config = {.index = 0};
+    struct gw_error err = GW_ERROR_INIT;
+    unsetenv("FI_OFI_RXM_USE_SRX");
+    GW_ASSERT_EQ(gw_uri_parse("ofi:verbs;ofi_rxm:127.0.0.1:0", &uri, &err), 0);
+    GW_EXPECT_EQ(gw_listen(&uri, &config, &ln, &err), -EOPNOTSUPP);
+    GW_EXPECT(strstr(err.message, "closes an endpoint") != NULL);
+    GW_EXPECT(strstr(err.hint, "FI_OFI_RXM_USE_SRX=1") != NULL);
+}
+
 /* ---- messages --------------------------------------------------------------------------------- */
 
 GW_TEST_EACH(ofi, a_message_without_the_token_is_dropped, wires)

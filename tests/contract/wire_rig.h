@@ -34,7 +34,7 @@ struct rig {
 
 /* Every wire that this machine can test: "tcp4", "tcp6", "unix", and each of them through filters that
  * let everything pass: "tap+tcp4", "fault+unix"... "ofi-net" is ofi with provider net, "ofi-rxm" with
- * tcp;ofi_rxm. */
+ * tcp;ofi_rxm, "ofi-rdma" with verbs;ofi_rxm. */
 const char *const *gw_test_wires(void);
 /* Those with keys, where puts land without the target's code: NICs, and what behaves like one. */
 const char *const *gw_test_one_sided_wires(void);

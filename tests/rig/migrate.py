@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """migrate.py BIN RESULTS PREFIX - runs on emulated hosts: whole migrations of a writing guest over `rdma:`, by
-the command, with 1 and 4 page endpoints, over IPv4 and IPv6. On one host both sides are here; on two, host 1
+the command, with 1 and 4 page endpoints, over IPv4 and IPv6, and over libfabric's verbs. On one host both sides are here; on two, host 1
 receives, host 0 sends and judges. A line for each in RESULTS/rows, as scripts/results.py reads them; exit
 status 0 says only that all were judged.
 
@@ -16,8 +16,11 @@ import time
 HOSTS, HOST = int(os.environ["RIG_HOSTS"]), int(os.environ["RIG_HOST"])
 SHARED = os.environ["RIG_SHARED"]
 LIMIT_S = 240
+VERBS = "ofi:verbs;ofi_rxm"
+os.environ.update(FI_OFI_RXM_USE_SRX="1", FI_UNIVERSE_SIZE="16")  # which it needs, and over soft-RoCE
 # A loaded machine stops an emulated one for seconds. Whether rounds converge is no question here.
-SET = ["--set", "x-peer-timeout=30000", "--set", "x-stall-action=switch", "--set", "x-stripe-size=2M"]
+SET = ["--connect-timeout", "30", "--set", "x-peer-timeout=30000", "--set", "x-stall-action=switch",
+       "--set", "x-stripe-size=2M"]
 
 
 def address(family):
@@ -57,13 +60,13 @@ def send(godwit, uri, name, channels):
         raise RuntimeError(f"send: status {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
 
 
-def judge(name, channels):
+def judge(name, wire, channels):
     """What is wrong with the two documents, as one sentence; none if nothing is."""
     source, target = (json.loads(read(f"{SHARED}/{name}.{side}")) for side in ("source", "target"))
     wrong = []
     for side, found in ("source", source), ("target", target):
         for what, is_so in (("status", found["status"] == "completed"), ("verified", found["guest"]["verified"]),
-                            ("wire", found["wire"]["name"] == "rdma"),
+                            ("wire", found["wire"]["name"] == wire),
                             ("endpoints", found["wire"]["endpoints"] == channels),
                             ("copied-bytes", found["wire"]["copied-bytes"] == 0)):
             if not is_so:
@@ -75,8 +78,8 @@ def judge(name, channels):
     return ", ".join(wrong)
 
 
-def migrate(godwit, family, channels, name):
-    uri = f"rdma:{address(family)}:4444"
+def migrate(godwit, wire, family, channels, name):
+    uri = f"{wire}:{address(family)}:4444"
     target = receive(godwit, uri, name) if HOST == HOSTS - 1 else None
     try:
         if HOST == 0:
@@ -90,24 +93,24 @@ def migrate(godwit, family, channels, name):
             target.wait()
         # The target's document is there once its process has ended, whichever host that was on.
         subprocess.run(["/run/rig/barrier", name], check=True)
-    return judge(name, channels) if HOST == 0 else ""
+    return judge(name, wire, channels) if HOST == 0 else ""
 
 
 def main():
     binaries, results, prefix = sys.argv[1:]
-    for family in 4, 6:
-        for channels in 1, 4:
-            name = f"{prefix}_ipv{family}_{channels}_endpoints"
-            try:
-                wrong = migrate(f"{binaries}/godwit", family, channels, name)
-            except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as why:
-                wrong = str(why)
-            if HOST != 0:
-                continue
-            row = f"failed rig.{name}: {wrong}" if wrong else f"passed rig.{name}"
-            print(row)
-            with open(f"{results}/rows", "a", encoding="utf-8") as rows:
-                rows.write(row + "\n")
+    cases = [(f"ipv{family}_{channels}_endpoints", "rdma", family, channels) for family in (4, 6) for channels in (1, 4)]
+    for case, wire, family, channels in cases + [("verbs_of_ofi", VERBS, 4, 2)]:
+        name = f"{prefix}_{case}"
+        try:
+            wrong = migrate(f"{binaries}/godwit", wire, family, channels, name)
+        except (RuntimeError, OSError, ValueError, KeyError, subprocess.SubprocessError) as why:
+            wrong = str(why)
+        if HOST != 0:
+            continue
+        row = f"failed rig.{name}: {wrong}" if wrong else f"passed rig.{name}"
+        print(row)
+        with open(f"{results}/rows", "a", encoding="utf-8") as rows:
+            rows.write(row + "\n")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,24 @@ static const struct {
     /* Its registrations are a tree that no lock guards, whatever FI_THREAD_SAFE says: libfabric 1.17,
      * https://github.com/ofiwg/libfabric/issues/9148. Ours does, and no thread of its own may be. */
     bool is_unlocked;
+    /* What has to be 1 in the environment, and why. libfabric reads its variables once: none can be set from here. */
+    const char *variable, *or_it;
 } quirks[] = {
-    {.name = "shm", .is_local = true},    {.name = "net", .stays_ready = true, .is_unlocked = true},
+    /* CMA writes the peer's memory without the peer's doing: closing an endpoint does not stop it. */
+    {.name = "shm",
+     .is_local = true,
+     .variable = "FI_SHM_DISABLE_CMA",
+     .or_it = "writes the target's memory by cross memory attach, which nothing can revoke before "
+              "the guest's "
+              "devices are loaded"},
+    {.name = "net", .stays_ready = true, .is_unlocked = true},
     {.name = "tcp", .is_unlocked = true}, /* the same code, from libfabric 1.18 on */
-    {.name = "verbs", .pins = true},      {.name = "verbs;ofi_rxm", .pins = true},
+    {.name = "verbs", .pins = true},
+    /* It posts receives of a connection that it has just freed: https://github.com/ofiwg/libfabric/issues/11828. */
+    {.name = "verbs;ofi_rxm",
+     .pins = true,
+     .variable = "FI_OFI_RXM_USE_SRX",
+     .or_it = "crashes a process that closes an endpoint while messages wait there"},
 };
 
 #define QUIRK_COUNT (sizeof(quirks) / sizeof(quirks[0]))
@@ -54,18 +68,24 @@ int gw_ofi_fail(struct gw_error *err, int rc, const char *what)
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
-/* CMA writes the peer's memory without the peer's doing: closing an endpoint does not stop it. libfabric
- * reads the variable once, so it cannot be set from here. */
-static int check_shm(struct gw_error *err)
+const char *gw_ofi_variable_missing(const char *provider)
 {
-    const char *value = getenv("FI_SHM_DISABLE_CMA");
-    if (value && strcmp(value, "0") != 0 && value[0] != '\0')
+    size_t quirk = quirk_of(provider);
+    if (quirk == QUIRK_COUNT || !quirks[quirk].variable)
+        return NULL;
+    const char *value = getenv(quirks[quirk].variable);
+    return value && strcmp(value, "0") != 0 && value[0] != '\0' ? NULL : quirks[quirk].variable;
+}
+
+static int check_environment(const char *provider, struct gw_error *err)
+{
+    const char *variable = gw_ofi_variable_missing(provider);
+    if (!variable)
         return 0;
-    int rc = gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED,
-                          "provider 'shm' writes the target's memory by cross memory attach, which "
-                          "nothing can revoke before the guest's devices are loaded");
-    gw_error_hint(err, "set FI_SHM_DISABLE_CMA=1 in the environment of both processes");
-    return rc;
+    gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED, "provider '%s' %s", provider,
+                 quirks[quirk_of(provider)].or_it);
+    gw_error_hint(err, "set %s=1 in the environment of both processes", variable);
+    return -EOPNOTSUPP;
 }
 
 static int refuse_provider(const char *provider, int rc, struct gw_error *err)
@@ -122,8 +142,9 @@ static int find(const char *provider, const char *node, struct fi_info **info, s
     int rc = gw_ofi_library(err);
     if (rc < 0)
         return rc;
-    if (strcmp(provider, "shm") == 0 && check_shm(err) < 0)
-        return -EOPNOTSUPP;
+    rc = check_environment(provider, err);
+    if (rc < 0)
+        return rc;
     rc = ask(provider, node, MR_MODES, info);
     if (rc == 0)
         return 0;

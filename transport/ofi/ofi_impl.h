@@ -36,6 +36,8 @@
 
 /* @provider can carry a migration here: 0, or why not and what to do. */
 int gw_ofi_check(const char *provider, struct gw_error *err);
+/* What @provider must find set to 1 in the environment and does not; NULL: nothing. */
+const char *gw_ofi_variable_missing(const char *provider);
 
 struct gw_ofi_fabric { /* what libfabric has opened for one migration */
     struct fi_info *info;

@@ -142,6 +142,19 @@ static int open_bound(struct gw_ofi_ep *e, const char **what)
     return rc;
 }
 
+/* ofi_rxm wants a completion queue for FI_UNIVERSE_SIZE peers, 256 if nobody says; soft-RoCE's largest has 32767
+ * entries. libfabric reads the variable once: it cannot be set from here. */
+static int fail_open(const char *provider, int rc, const char *what, struct gw_error *err)
+{
+    gw_ofi_fail(err, rc, what);
+    if (rc == -EINVAL && strcmp(provider, "verbs;ofi_rxm") == 0)
+        gw_error_hint(
+            err,
+            "set FI_UNIVERSE_SIZE=16 in the environment of both processes: the device may have no "
+            "completion queue as long as the provider wants (max_cqe in 'ibv_devinfo -v')");
+    return gw_ofi_errno(rc);
+}
+
 static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
 {
     const struct gw_ofi_fabric *f = &e->dom->fabric;
@@ -161,7 +174,7 @@ static int open_fabric_ep(struct gw_ofi_ep *e, struct gw_error *err)
             rc = 0;
     }
     gw_ofi_leave(e->dom);
-    return rc < 0 ? gw_ofi_fail(err, rc, what) : 0;
+    return rc < 0 ? fail_open(e->provider, rc, what, err) : 0;
 }
 
 static int make_card(struct gw_ofi_ep *e, struct gw_ofi_card *card, struct gw_error *err)

@@ -3,6 +3,7 @@
  * and remote writes between unconnected endpoints), and whether each opens. A provider that is known
  * to carry migrations and is not offered here is told too, with what it waits for. */
 #include "core/base/error.h"
+#include "transport/ofi/ofi_impl.h"
 #include "transport/ofi/ofi_library.h"
 #include "transport/wire_report.h"
 
@@ -102,6 +103,7 @@ static void report_provider(struct fi_info *info, const struct provider *provide
                             struct gw_findings *all)
 {
     struct fi_info *offered = find(info, provider->name);
+    const char *variable = gw_ofi_variable_missing(provider->name);
     struct gw_fix fix = {0};
     char topic[64], domains[256];
 
@@ -120,6 +122,9 @@ static void report_provider(struct fi_info *info, const struct provider *provide
         gw_find_bad(all, topic, false, &fix,
                     "kernel.yama.ptrace_scope forbids it between two "
                     "processes");
+    else if (variable)
+        gw_find_ok(all, topic, false, "%s, on%s; both processes need %s=1 in their environment",
+                   provider->use, domains, variable);
     else
         gw_find_ok(all, topic, false, "%s, on%s", provider->use, domains);
 }
