@@ -345,17 +345,25 @@ void gw_page_in_revoke(struct gw_page_in *in)
     gw_mail_post(&in->inbox, &in->revoke);
 }
 
-void gw_page_in_stop(struct gw_page_in *in)
+void gw_page_in_halt(struct gw_page_in *in)
 {
-    if (!in)
-        return;
     if (in->started) {
         gw_mail_post(&in->inbox, &in->stop);
-        gw_shell_join(&in->shell);
+        gw_shell_join(&in->shell); /* which closed the endpoint */
     }
     gw_inbox_remove(in->config.engine_inbox, &in->fenced.mail.item);
     gw_inbox_remove(in->config.engine_inbox, &in->revoked.item);
     gw_inbox_remove(in->config.engine_inbox, &in->lost_report.mail.item);
+    in->started = in->lost = in->quit = false;
+    in->channel = NULL;
+    in->ep = NULL;
+}
+
+void gw_page_in_stop(struct gw_page_in *in)
+{
+    if (!in)
+        return;
+    gw_page_in_halt(in);
     gw_inbox_fini(&in->inbox);
     gw_free(in);
 }

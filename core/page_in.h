@@ -33,6 +33,8 @@ int gw_page_in_start(struct gw_page_in *in, struct gw_endpoint *ep, struct gw_er
 void gw_page_in_open(struct gw_page_in *in);
 /* The peer can place nothing more; answered by revoked(). */
 void gw_page_in_revoke(struct gw_page_in *in);
+/* Ends the thread and closes the endpoint, before gw_page_in_open(): another may be started. */
+void gw_page_in_halt(struct gw_page_in *in);
 /* Ends the thread, closes the endpoint, frees. Takes NULL. */
 void gw_page_in_stop(struct gw_page_in *in);
 void gw_page_in_stats(const struct gw_page_in *in, struct gw_page_in_stats *stats);

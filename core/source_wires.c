@@ -23,7 +23,7 @@ void gw_source_wires_reset(struct gw_source *src)
 
 uint32_t gw_source_page_flags(const struct gw_source *src)
 {
-    return gw_wire_flags(src->page_uri.scheme);
+    return gw_wires_flags(&src->page_uri);
 }
 
 struct gw_domain *gw_source_page_dom(const struct gw_source *src)
@@ -37,27 +37,34 @@ void gw_source_wires_close(struct gw_source *src)
     src->wires.dom = NULL;
 }
 
-/* The budget is of the wire that is most strict: which it will be is not known yet. */
+/* The budget is of the wire that is most strict: which it will be is not known yet. One for which the limit is
+ * too low is not asked for, and does not count. */
 uint32_t gw_source_wires_offer(struct gw_source *src, struct gw_hello *hello)
 {
-    uint32_t flags = gw_wire_flags(src->uri.scheme);
-    const char *at = hello->wires;
+    uint32_t flags = gw_wires_flags(&src->uri);
+    char wanted[GW_WIRES_TEXT_BYTES];
+    const char *at = wanted;
     struct gw_source_wires *wires = &src->wires;
     struct gw_uri uri;
 
     gw_source_wires_reset(src);
     if (src->params.wire == GW_WIRE_SAME)
         return flags;
-    gw_wires_wanted(src->params.wire, hello->wires);
+    gw_wires_wanted(src->params.wire, wanted);
     while (wires->count < GW_WIRES_MAX &&
            gw_wires_next(&at, wires->at[wires->count].name, GW_WIRE_WORD_BYTES)) {
         struct gw_source_wire *wire = &wires->at[wires->count++];
         struct gw_error err = GW_ERROR_INIT;
         snprintf(wire->why, sizeof(wire->why), "not offered by the target");
-        if (gw_wires_beside(wire->name, &src->uri, &uri, &err) < 0)
+        int rc = gw_wires_beside(wire->name, &src->uri, &uri, &err);
+        if (rc == 0)
+            rc = gw_wires_fit(&uri, hello->endpoints, src->params.registered_bytes_max, &err);
+        if (rc < 0) {
             snprintf(wire->why, sizeof(wire->why), "%.*s", GW_WIRE_WHY_BYTES - 1, err.message);
-        else
-            flags |= gw_wire_flags(uri.scheme);
+            continue;
+        }
+        gw_wires_add(hello->wires, wire->name);
+        flags |= gw_wires_flags(&uri);
     }
     return flags;
 }
@@ -180,6 +187,8 @@ void gw_source_wires_chosen(struct gw_source *src)
     }
     if (!is_asked(src))
         snprintf(why, sizeof(why), "this build has no other");
+    else if (why[0] == '\0')
+        snprintf(why, sizeof(why), "the best that both ends have");
     pthread_mutex_lock(&src->stats_lock);
     gw_wire_label(&src->page_uri, src->stats.wire_name, sizeof(src->stats.wire_name));
     pthread_mutex_unlock(&src->stats_lock);

@@ -103,8 +103,9 @@ struct gw_item { /* one whole item of the stream, waiting to be taken apart */
 struct gw_target_wire { /* a listener for page endpoints alone (target_wires.c) */
     struct gw_target *tgt;
     struct gw_uri uri;
-    struct gw_listener *listener;
+    struct gw_listener *listener; /* NULL: given up */
     struct gw_domain *dom;
+    bool failed; /* a page endpoint of it broke */
 };
 
 struct gw_armed {                             /* where the descriptors of each armed one end */
@@ -268,6 +269,11 @@ uint32_t gw_target_page_flags(const struct gw_target *tgt); /* of the wire that 
 /* HELLO names page wires: the reply is said when they are listened on. */
 bool gw_target_wires_asked(struct gw_target *tgt);
 void gw_target_wires_accept(struct gw_target *tgt);
+/* @wire is not the one that page endpoints are there of, but of that one the source may yet let go. */
+bool gw_target_wires_is_leaving(const struct gw_target *tgt, const struct gw_target_wire *wire);
+/* A page endpoint broke. True: the source may try another wire, and that one is given up here by the next
+ * gw_target_wires_accept(). */
+bool gw_target_wires_lost(struct gw_target *tgt, const struct gw_error *err);
 int gw_target_wires_arm(struct gw_target *tgt, struct pollfd *fds, uint64_t *wake_ns);
 void gw_target_wires_awake(struct gw_target *tgt, const struct pollfd *fds);
 void gw_target_wires_close(struct gw_target *tgt); /* after page endpoints and registrations */

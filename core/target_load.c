@@ -68,8 +68,9 @@ void gw_target_on_page_lost(void *engine, unsigned owner, const struct gw_error 
 {
     struct gw_target *tgt = engine;
     (void)owner;
-    if (!tgt->final_joined) /* afterwards nothing travels there */
-        gw_target_fail(tgt, err);
+    if (gw_target_wires_lost(tgt, err) || tgt->final_joined) /* afterwards nothing travels there */
+        return;
+    gw_target_fail(tgt, err);
 }
 
 /* ---- revoke, digest -------------------------------------------------------------------------------- */

@@ -71,8 +71,8 @@ enum gw_admission gw_target_admit_page(struct gw_target *tgt, struct gw_target_w
 {
     if (!tgt->in_session || memcmp(preface->session, tgt->session, sizeof(tgt->session)) != 0)
         return GW_ADMIT_UNKNOWN;
-    if (tgt->step == GW_TGT_OFFER && tgt->work.busy)
-        return GW_ADMIT_LATER; /* it has not been answered yet */
+    if (tgt->step == GW_TGT_OFFER && (tgt->work.busy || gw_target_wires_is_leaving(tgt, wire)))
+        return GW_ADMIT_LATER; /* it has not been answered yet; we have not heard of its giving up a wire */
     unsigned owner = preface->index - 1u;
     if (owner >= tgt->reply.endpoints || tgt->page_open[owner] || tgt->step >= GW_TGT_READY ||
         !tgt->pages[owner] || (tgt->page_open_count > 0 && tgt->page_wire != wire))
@@ -202,8 +202,8 @@ static void fill_hello(struct gw_target *tgt, const struct gw_hello *theirs, str
     ours->blocks_max = GW_BLOCKS_MAX;
     ours->ram_bytes_max = tgt->ram_bytes_max ? tgt->ram_bytes_max : UINT64_MAX;
     ours->section_bytes_max = gw_target_section_grant(tgt, theirs);
-    ours->memlock_bytes = gw_memlock_budget(gw_wire_flags(tgt->uri.scheme), endpoints,
-                                            tgt->params.registered_bytes_max);
+    ours->memlock_bytes =
+        gw_memlock_budget(gw_wires_flags(&tgt->uri), endpoints, tgt->params.registered_bytes_max);
     ours->peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS;
     ours->settle_timeout_ns = tgt->params.settle_timeout_ms * GW_NS_PER_MS;
     ours->hold_timeout_ns = tgt->params.hold_timeout_ms * GW_NS_PER_MS;

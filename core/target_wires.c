@@ -16,7 +16,7 @@ struct gw_domain *gw_target_page_dom(const struct gw_target *tgt)
 
 uint32_t gw_target_page_flags(const struct gw_target *tgt)
 {
-    return gw_wire_flags(tgt->page_wire ? tgt->page_wire->uri.scheme : tgt->uri.scheme);
+    return gw_wires_flags(tgt->page_wire ? &tgt->page_wire->uri : &tgt->uri);
 }
 
 /* ---- listening -------------------------------------------------------------------------------- */
@@ -30,6 +30,8 @@ static int open_wire(struct gw_target *tgt, const char *name, struct gw_target_w
                                     .rdma_device = gw_params_device(tgt->params.rdma_device)};
     int rc = gw_wires_beside(name, &tgt->bound, &wire->uri, err);
 
+    if (rc == 0)
+        rc = gw_wires_fit(&wire->uri, tgt->reply.endpoints, tgt->params.registered_bytes_max, err);
     if (rc == 0)
         rc = gw_domain_open(wire->uri.scheme, &config, &wire->dom, err);
     if (rc == 0)
@@ -68,7 +70,7 @@ static void listen_run(struct gw_job *job)
 static void listen_done(struct gw_mail *mail, void *engine)
 {
     struct gw_target *tgt = engine;
-    uint32_t flags = gw_wire_flags(tgt->uri.scheme);
+    uint32_t flags = gw_wires_flags(&tgt->uri);
 
     (void)mail;
     tgt->work.busy = false;
@@ -76,7 +78,7 @@ static void listen_done(struct gw_mail *mail, void *engine)
     if (tgt->step != GW_TGT_OFFER)
         return; /* given up meanwhile */
     for (unsigned i = 0; i < tgt->wire_count; i++)
-        flags |= gw_wire_flags(tgt->wires[i].uri.scheme);
+        flags |= gw_wires_flags(&tgt->wires[i].uri);
     tgt->reply.memlock_bytes =
         gw_memlock_budget(flags, tgt->reply.endpoints, tgt->params.registered_bytes_max);
     gw_target_say_reply(tgt);
@@ -110,14 +112,57 @@ static bool is_listening(const struct gw_target *tgt)
     return tgt->step == GW_TGT_OFFER && !tgt->work.busy;
 }
 
+/* Before BLOCKS no endpoint is bound to anything: a source may leave a wire that fails for the next. */
+static bool may_change(const struct gw_target *tgt)
+{
+    return tgt->step == GW_TGT_OFFER && tgt->page_wire && tgt->page_open_count > 0 &&
+           tgt->offer_count == 0;
+}
+
+bool gw_target_wires_is_leaving(const struct gw_target *tgt, const struct gw_target_wire *wire)
+{
+    return may_change(tgt) && tgt->page_wire != wire;
+}
+
+bool gw_target_wires_lost(struct gw_target *tgt, const struct gw_error *err)
+{
+    if (!may_change(tgt))
+        return false;
+    gw_log_info(&tgt->log, "target", "no pages over %s: %s", tgt->page_wire->uri.text,
+                err->message);
+    tgt->page_wire->failed = true;
+    return true;
+}
+
+/* Its listener goes as well: a source that comes back to a wire that failed would do so for ever. */
+static void give_up_failed(struct gw_target *tgt)
+{
+    struct gw_target_wire *wire = tgt->page_wire;
+    if (!wire || !wire->failed || !may_change(tgt))
+        return;
+    for (unsigned i = 0; i < tgt->reply.endpoints; i++) {
+        if (tgt->page_open[i])
+            gw_page_in_halt(tgt->pages[i]);
+        tgt->page_open[i] = false;
+    }
+    tgt->page_open_count = 0;
+    tgt->page_wire = NULL;
+    gw_listener_close(wire->listener);
+    wire->listener = NULL;
+    pthread_mutex_lock(&tgt->stats_lock);
+    gw_wire_label(&tgt->uri, tgt->stats.wire_name, sizeof(tgt->stats.wire_name));
+    pthread_mutex_unlock(&tgt->stats_lock);
+}
+
 void gw_target_wires_accept(struct gw_target *tgt)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_endpoint *ep = NULL;
 
+    give_up_failed(tgt);
     for (unsigned i = 0; i < tgt->wire_count && is_listening(tgt); i++) {
         int rc = 0;
-        while (is_listening(tgt) &&
+        while (is_listening(tgt) && tgt->wires[i].listener &&
                (rc = gw_accept(tgt->wires[i].listener, admit, &tgt->wires[i], &ep, &err)) > 0)
             gw_target_add_page(tgt, &tgt->wires[i], ep);
         if (rc < 0) {
@@ -133,7 +178,8 @@ int gw_target_wires_arm(struct gw_target *tgt, struct pollfd *fds, uint64_t *wak
 
     tgt->armed.wire_count = is_listening(tgt) ? tgt->wire_count : 0;
     for (unsigned i = 0; i < tgt->armed.wire_count; i++) {
-        count += gw_listener_arm(tgt->wires[i].listener, &fds[count], GW_WIRE_FDS_MAX, wake_ns);
+        if (tgt->wires[i].listener)
+            count += gw_listener_arm(tgt->wires[i].listener, &fds[count], GW_WIRE_FDS_MAX, wake_ns);
         tgt->armed.wires[i] = (unsigned)count;
     }
     return count;
@@ -144,7 +190,8 @@ void gw_target_wires_awake(struct gw_target *tgt, const struct pollfd *fds)
     unsigned at = 0;
 
     for (unsigned i = 0; i < tgt->armed.wire_count; i++) {
-        gw_listener_awake(tgt->wires[i].listener, &fds[at], tgt->armed.wires[i] - at);
+        if (tgt->wires[i].listener)
+            gw_listener_awake(tgt->wires[i].listener, &fds[at], tgt->armed.wires[i] - at);
         at = tgt->armed.wires[i];
     }
 }

@@ -4,6 +4,10 @@
  * ourselves, or a refusal. */
 #include "core/wires.h"
 
+#include "core/memlock.h"
+#include "ram/chunk.h"
+
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,6 +121,25 @@ int gw_wires_beside(const char *name, const struct gw_uri *beside, struct gw_uri
     if (rc == 0 && !gw_wire_name(uri->scheme))
         rc = gw_fail(err, -EINVAL, "no wire '%s' in this build", uri->scheme);
     return rc;
+}
+
+uint32_t gw_wires_flags(const struct gw_uri *uri)
+{
+    bool pins = strcmp(uri->scheme, "ofi") == 0 && strncmp(uri->provider, "verbs", 5) == 0;
+    return gw_wire_flags(uri->scheme) | (pins ? GW_EP_PINS : 0);
+}
+
+int gw_wires_fit(const struct gw_uri *uri, unsigned endpoints, uint64_t bytes_max,
+                 struct gw_error *err)
+{
+    uint64_t budget = gw_memlock_budget(gw_wires_flags(uri), endpoints, bytes_max);
+    if (budget >= GW_CHUNK_BYTES_MIN)
+        return 0;
+    gw_fail_code(err, -ENOMEM, GW_CODE_LIMIT,
+                 "memory to be registered: need %" PRIu64 " KiB, have %" PRIu64
+                 " (memlock, x-registered-max)",
+                 (uint64_t)GW_CHUNK_BYTES_MIN / 1024, budget / 1024);
+    return -ENOMEM;
 }
 
 static bool is_any(const char *host)

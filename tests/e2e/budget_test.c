@@ -5,32 +5,17 @@
 #include "gw_config.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/command.h"
+#include "tests/support/memlock.h"
 
-#include <errno.h>
-#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 
 #define BUDGET (UINT64_C(16) << 20)
 
 static const char *const wires[] = {"ofi_net", "ofi_rxm", "rdma", NULL};
 
 static struct command target, source;
-
-/* What the command inherits: root's capabilities are counted anew by exec. */
-static void limit_memlock(struct rlimit *was)
-{
-    GW_ASSERT_EQ(getrlimit(RLIMIT_MEMLOCK, was), 0);
-    struct rlimit low = {.rlim_cur = BUDGET, .rlim_max = was->rlim_max};
-    if (was->rlim_max < BUDGET)
-        GW_SKIP("less than 16 MiB may be locked here: ulimit -Hl");
-    GW_ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &low), 0);
-    if (prctl(PR_CAPBSET_READ, CAP_IPC_LOCK, 0, 0, 0) == 1)
-        GW_ASSERT(prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) == 0 || errno == EPERM);
-}
 
 static void expect_within(const struct command *command, bool is_source)
 {
@@ -65,7 +50,7 @@ GW_TEST_EACH(budget, a_guest_moves_through_16_MiB, wires)
     if (!pins && !GW_HAVE_OFI)
         GW_SKIP("this build has no ofi: it was built without libfabric");
     if (pins)
-        limit_memlock(&was);
+        memlock_limit(BUDGET, &was);
     snprintf(listen, sizeof(listen), "%s:%s:0", wire, address);
     command_start(&target, (const char *const[]){"receive", listen, "--run-for", "0.1", "--quiet",
                                                  "--set", limit, "--set", "x-peer-timeout=30000",
@@ -95,7 +80,7 @@ GW_TEST_EACH(budget, a_guest_moves_through_16_MiB, wires)
     GW_EXPECT_EQ(command_finish(&source), 0);
     GW_EXPECT_EQ(command_finish(&target), 0);
     if (pins)
-        GW_EXPECT_EQ(setrlimit(RLIMIT_MEMLOCK, &was), 0);
+        memlock_restore(&was);
     expect_within(&source, true);
     expect_within(&target, false);
 }
