@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The savevm stream's items (docs/protocol.md section 4): written piece by piece into a writer,
- * read as one whole item whose end is known. Bodies carry no length of their own, so the footer is
- * the only witness that head and body were understood: a wrong one is refused, with its place. */
+/* The savevm stream's items (docs/protocol.md section 4), each read whole, its end known: what writes them is
+ * stream_write.c. Bodies carry no length of their own, so the footer is the only witness that head and body
+ * were understood: a wrong one is refused, with its place. */
 #include "control/codec.h"
 #include "control/stream.h"
 
@@ -9,72 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define STREAM_MAGIC 0x5145564du /* "QEVM" */
-#define STREAM_VERSION 3u
 #define STREAM_VERSION_OLD 2u
-#define FOOTER_BYTE 0x7e
-#define FOOTER_BYTES 5u
 #define MACHINE_BYTES_MAX 255u
 #define HEADER_BYTES 8u
-
-/* ---- writing --------------------------------------------------------------------------------- */
-
-void gw_stream_write_header(struct gw_writer *w, const char *machine)
-{
-    size_t bytes = strlen(machine);
-    gw_assert(bytes <= MACHINE_BYTES_MAX);
-    gw_writer_be32(w, STREAM_MAGIC);
-    gw_writer_be32(w, STREAM_VERSION);
-    gw_writer_u8(w, GW_ITEM_CONFIGURATION);
-    gw_writer_be32(w, (uint32_t)bytes);
-    gw_writer_bytes(w, machine, bytes);
-}
-
-static bool is_named(enum gw_item_type type)
-{
-    return type == GW_ITEM_START || type == GW_ITEM_FULL;
-}
-
-static bool is_section(enum gw_item_type type)
-{
-    return is_named(type) || type == GW_ITEM_PART || type == GW_ITEM_END;
-}
-
-void gw_stream_write_section(struct gw_writer *w, const struct gw_section *section)
-{
-    gw_assert(is_section(section->type));
-    gw_writer_u8(w, (uint8_t)section->type);
-    gw_writer_be32(w, section->section_id);
-    if (!is_named(section->type))
-        return;
-    size_t bytes = strnlen(section->idstr, sizeof(section->idstr));
-    gw_assert(bytes > 0 && bytes < sizeof(section->idstr));
-    gw_writer_u8(w, (uint8_t)bytes);
-    gw_writer_bytes(w, section->idstr, bytes);
-    gw_writer_be32(w, section->instance_id);
-    gw_writer_be32(w, section->version_id);
-}
-
-void gw_stream_write_footer(struct gw_writer *w, uint32_t section_id)
-{
-    gw_writer_u8(w, FOOTER_BYTE);
-    gw_writer_be32(w, section_id);
-}
-
-void gw_stream_write_eof(struct gw_writer *w)
-{
-    gw_writer_u8(w, GW_ITEM_EOF);
-}
-
-void gw_stream_write_description(struct gw_writer *w, const void *text, size_t bytes)
-{
-    gw_assert(bytes <= UINT32_MAX);
-    gw_writer_u8(w, GW_ITEM_DESCRIPTION);
-    gw_writer_be32(w, (uint32_t)bytes);
-    gw_writer_bytes(w, text, bytes);
-}
-
-/* ---- reading --------------------------------------------------------------------------------- */
 
 /* @text of @bytes to @to (256 bytes); refused if a byte is not printable. */
 static int copy_name(const uint8_t *text, size_t bytes, size_t offset, const char *what, char *to,
@@ -96,7 +33,7 @@ static int too_short(struct gw_error *err, const char *what, size_t at)
 
 static int check_version(uint32_t version, struct gw_error *err)
 {
-    if (version == STREAM_VERSION)
+    if (version == GW_STREAM_VERSION)
         return 0;
     if (version == STREAM_VERSION_OLD)
         return gw_fail(err, -EPROTO, "stream version 2 (an old format), expected 3");
@@ -106,7 +43,7 @@ static int check_version(uint32_t version, struct gw_error *err)
 /* Header, configuration. @body is left with what follows the name: nothing, in this version. */
 static int read_header(struct gw_reader *r, char *machine, struct gw_error *err)
 {
-    if (gw_reader_be32(r) != STREAM_MAGIC || gw_reader_error(r) < 0)
+    if (gw_reader_be32(r) != GW_STREAM_MAGIC || gw_reader_error(r) < 0)
         return gw_fail(err, -EPROTO, "no stream header, expected 51 45 56 4d");
     uint32_t version = gw_reader_be32(r);
     if (gw_reader_error(r) < 0)
@@ -146,7 +83,7 @@ static int read_header(struct gw_reader *r, char *machine, struct gw_error *err)
 static int read_head(struct gw_reader *r, struct gw_section *section, struct gw_error *err)
 {
     section->section_id = gw_reader_be32(r);
-    if (!is_named(section->type))
+    if (!gw_item_is_named(section->type))
         return gw_reader_error(r) < 0 ? too_short(err, "section's head", r->at) : 0;
     size_t bytes = gw_reader_u8(r);
     size_t at = r->at;
@@ -167,13 +104,13 @@ static int check_footer(const struct gw_reader *r, const struct gw_section *sect
     char name[sizeof(section->idstr) + 4] = "";
     if (section->idstr[0])
         snprintf(name, sizeof(name), " '%s'", section->idstr);
-    if (gw_reader_left(r) < FOOTER_BYTES)
+    if (gw_reader_left(r) < GW_FOOTER_BYTES)
         return gw_fail(err, -EBADMSG,
                        "section %" PRIu32 "%s has no footer: %zu bytes are left at offset %zu, "
                        "expected %u",
-                       section->section_id, name, gw_reader_left(r), r->at, FOOTER_BYTES);
-    size_t at = r->bytes - FOOTER_BYTES;
-    if (r->data[at] != FOOTER_BYTE)
+                       section->section_id, name, gw_reader_left(r), r->at, GW_FOOTER_BYTES);
+    size_t at = r->bytes - GW_FOOTER_BYTES;
+    if (r->data[at] != GW_ITEM_FOOTER)
         return gw_fail(err, -EBADMSG,
                        "section %" PRIu32 "%s has no footer: byte 0x%02x at offset %zu, "
                        "expected 0x7e",
@@ -194,7 +131,7 @@ static int read_section(struct gw_reader *r, struct gw_section *section, struct 
     if (rc == 0)
         rc = check_footer(r, section, err);
     if (rc == 0 && body)
-        gw_reader_init(body, r->data + r->at, gw_reader_left(r) - FOOTER_BYTES);
+        gw_reader_init(body, r->data + r->at, gw_reader_left(r) - GW_FOOTER_BYTES);
     return rc;
 }
 
@@ -218,9 +155,9 @@ static int refuse_type(uint8_t type, struct gw_error *err)
         return gw_fail(err, -EPROTO, "a configuration section without the stream's header");
     case GW_ITEM_COMMAND:
         return gw_fail_code(err, -EPROTO, GW_CODE_UNSUPPORTED, "commands are not supported");
-    case 0x05:
+    case GW_ITEM_SUBSECTION:
         return gw_fail(err, -EPROTO, "a subsection (0x05) outside of a section");
-    case FOOTER_BYTE:
+    case GW_ITEM_FOOTER:
         return gw_fail(err, -EPROTO, "a footer (0x7e) without a section");
     default:
         return gw_fail(err, -EPROTO, "unknown item type 0x%02x at offset 0", (unsigned)type);
@@ -243,13 +180,13 @@ int gw_stream_read_item(const void *data, size_t bytes, enum gw_item_type *type,
         return gw_fail(err, -EBADMSG, "an empty item");
     gw_reader_init(&r, data, bytes);
     uint8_t first = *(const uint8_t *)data;
-    if (first == (STREAM_MAGIC >> 24)) {
+    if (first == (GW_STREAM_MAGIC >> 24)) {
         head->type = GW_ITEM_CONFIGURATION;
         rc = read_header(&r, machine, err);
     } else {
         r.at = 1;
         head->type = (enum gw_item_type)first;
-        if (is_section(head->type))
+        if (gw_item_is_section(head->type))
             rc = read_section(&r, head, body, err);
         else if (first == GW_ITEM_DESCRIPTION)
             rc = read_description(&r, body, err);

@@ -37,6 +37,10 @@ void gw_reader_init(struct gw_reader *r, const void *data, size_t bytes);
 /* ---- items
  * --------------------------------------------------------------------------------------- */
 
+#define GW_STREAM_MAGIC 0x5145564du /* "QEVM" */
+#define GW_STREAM_VERSION 3u
+#define GW_STREAM_NAME_BYTES_MAX 255u
+
 enum gw_item_type {
     GW_ITEM_EOF = 0x00,
     GW_ITEM_START = 0x01,
@@ -47,6 +51,19 @@ enum gw_item_type {
     GW_ITEM_CONFIGURATION = 0x07, /* with the header in front */
     GW_ITEM_COMMAND = 0x08,
 };
+#define GW_ITEM_SUBSECTION 0x05 /* within a body, or the configuration */
+#define GW_ITEM_FOOTER 0x7e
+#define GW_FOOTER_BYTES 5u
+
+static inline bool gw_item_is_named(enum gw_item_type type) /* has idstr, instance and version */
+{
+    return type == GW_ITEM_START || type == GW_ITEM_FULL;
+}
+
+static inline bool gw_item_is_section(enum gw_item_type type)
+{
+    return gw_item_is_named(type) || type == GW_ITEM_PART || type == GW_ITEM_END;
+}
 
 struct gw_section {
     enum gw_item_type type;
@@ -56,10 +73,12 @@ struct gw_section {
     uint32_t version_id;  /* START, FULL */
 };
 
-/* Append to @w. Section: head, then the body by the caller, then the footer. */
+/* Append to @w (stream_write.c). Section: head, then the body by the caller, then the footer. A subsection of
+ * a body, or of the configuration: head, then its fields. What stream_write.h has besides may refuse. */
 void gw_stream_write_header(struct gw_writer *w, const char *machine);
 void gw_stream_write_section(struct gw_writer *w, const struct gw_section *section);
 void gw_stream_write_footer(struct gw_writer *w, uint32_t section_id);
+void gw_stream_write_subsection(struct gw_writer *w, const char *name, uint32_t version_id);
 void gw_stream_write_eof(struct gw_writer *w);
 void gw_stream_write_description(struct gw_writer *w, const void *text, size_t bytes);
 

@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define BITMAP_END_MARK UINT64_C(0x0123456789abcdef)
 #define DISCARD_RANGE_BYTES 16u
 
 static const struct {
@@ -27,6 +26,11 @@ static const struct {
     [GW_COMMAND_SWITCHOVER_START] = {"SWITCHOVER_START", 0, 0},
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(commands[0]))
+
+const char *gw_command_name(enum gw_stream_command command)
+{
+    return commands[command].name;
+}
 
 bool gw_stream_is_command(unsigned command, unsigned payload_bytes)
 {
@@ -65,7 +69,15 @@ static int read_discard(struct gw_input *in, struct gw_command_item *to, const u
         return gw_input_refuse(in, offset + 1 + used, err,
                                "POSTCOPY_RAM_DISCARD with %zu bytes behind the block's name", rest);
     to->ranges = (unsigned)((rest - 1) / DISCARD_RANGE_BYTES);
+    to->range_data = at + bytes - to->ranges * DISCARD_RANGE_BYTES;
     return 0;
+}
+
+struct gw_discard_range gw_command_range(const struct gw_command_item *command, unsigned index)
+{
+    gw_assert(index < command->ranges);
+    const uint8_t *at = command->range_data + index * DISCARD_RANGE_BYTES;
+    return (struct gw_discard_range){gw_be64_load(at), gw_be64_load(at + 8)};
 }
 
 static int read_payload(struct gw_input *in, struct gw_command_item *to, const uint8_t *at,
@@ -121,21 +133,24 @@ int gw_stream_take_command(struct gw_input *in, struct gw_command_item *command,
 
 /* ---- the return path ------------------------------------------------------------------------- */
 
-enum { SHUT = 1, PONG, REQ_PAGES_ID, REQ_PAGES, RECV_BITMAP, RESUME_ACK, SWITCHOVER_ACK };
-
 static const struct {
     const char *name;
     uint16_t bytes_min, bytes_max;
 } messages[] = {
-    [SHUT] = {"SHUT", 4, 4},
-    [PONG] = {"PONG", 4, 4},
-    [REQ_PAGES_ID] = {"REQ_PAGES_ID", 14, 268},
-    [REQ_PAGES] = {"REQ_PAGES", 12, 12},
-    [RECV_BITMAP] = {"RECV_BITMAP", 2, 256},
-    [RESUME_ACK] = {"RESUME_ACK", 4, 4},
-    [SWITCHOVER_ACK] = {"SWITCHOVER_ACK", 0, 0},
+    [GW_RETURN_SHUT] = {"SHUT", 4, 4},
+    [GW_RETURN_PONG] = {"PONG", 4, 4},
+    [GW_RETURN_REQ_PAGES_ID] = {"REQ_PAGES_ID", 14, 268},
+    [GW_RETURN_REQ_PAGES] = {"REQ_PAGES", 12, 12},
+    [GW_RETURN_RECV_BITMAP] = {"RECV_BITMAP", 2, 256},
+    [GW_RETURN_RESUME_ACK] = {"RESUME_ACK", 4, 4},
+    [GW_RETURN_SWITCHOVER_ACK] = {"SWITCHOVER_ACK", 0, 0},
 };
 #define MESSAGE_COUNT (sizeof(messages) / sizeof(messages[0]))
+
+const char *gw_return_name(enum gw_return_type type)
+{
+    return messages[type].name;
+}
 
 static bool is_message(unsigned type, unsigned bytes)
 {
@@ -161,7 +176,7 @@ static int take_bitmap(struct gw_input *in, struct gw_return_item *item, struct 
     at = gw_input_take(in, 8, "end mark of a bitmap", err);
     if (!at)
         return -EBADMSG;
-    if (gw_be64_load(at) != BITMAP_END_MARK)
+    if (gw_be64_load(at) != GW_BITMAP_END_MARK)
         return gw_input_refuse(in, offset, err, "no end mark behind the bitmap");
     return 0;
 }
@@ -171,20 +186,20 @@ static int read_message(struct gw_input *in, struct gw_return_item *item, const 
 {
     uint64_t offset = item->offset + 4;
     switch (item->type) {
-    case SHUT:
-    case PONG:
-    case RESUME_ACK:
+    case GW_RETURN_SHUT:
+    case GW_RETURN_PONG:
+    case GW_RETURN_RESUME_ACK:
         item->value = gw_be32_load(at);
         return 0;
-    case REQ_PAGES_ID:
-    case REQ_PAGES:
+    case GW_RETURN_REQ_PAGES_ID:
+    case GW_RETURN_REQ_PAGES:
         item->start = gw_be64_load(at);
         item->value = gw_be32_load(at + 8);
-        if (item->type == REQ_PAGES_ID &&
+        if (item->type == GW_RETURN_REQ_PAGES_ID &&
             copy_block(at + 12, bytes - 12, item->block) != bytes - 12)
             return gw_input_refuse(in, offset + 12, err, "REQ_PAGES_ID without a block's name");
         return 0;
-    case RECV_BITMAP:
+    case GW_RETURN_RECV_BITMAP:
         if (copy_block(at, bytes, item->block) != bytes)
             return gw_input_refuse(in, offset, err, "RECV_BITMAP without a block's name");
         return take_bitmap(in, item, err);
@@ -201,12 +216,12 @@ int gw_return_take(struct gw_input *in, struct gw_return_item *item, struct gw_e
     if (!at)
         return -EBADMSG;
     unsigned bytes = gw_be16_load(at + 2);
-    item->type = gw_be16_load(at);
-    if (item->type == 0 || item->type >= MESSAGE_COUNT)
-        return gw_input_refuse(in, offset, err, "unknown message %u on the return path",
-                               item->type);
-    item->name = messages[item->type].name;
-    if (!is_message(item->type, bytes))
+    unsigned type = gw_be16_load(at);
+    if (type == 0 || type >= MESSAGE_COUNT)
+        return gw_input_refuse(in, offset, err, "unknown message %u on the return path", type);
+    item->type = (enum gw_return_type)type;
+    item->name = messages[type].name;
+    if (!is_message(type, bytes))
         return gw_input_refuse(in, offset + 2, err, "message %s of %u bytes", item->name, bytes);
     at = gw_input_take(in, bytes, "message", err);
     return at ? read_message(in, item, at, bytes, err) : -EBADMSG;

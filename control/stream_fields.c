@@ -4,6 +4,7 @@
  * what the description says. Lists and device-specific kinds are passed over by size: their inline members
  * say too little (docs/protocol.md section 4). Sums are bounded by the body before anything is repeated,
  * so a description costs no more than itself and the body. */
+#include "control/stream.h"
 #include "control/stream_describe_impl.h"
 
 #include "core/base/bytes.h"
@@ -11,7 +12,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define SUBSECTION_BYTE 0x05
 #define BODY_BYTES_MAX (UINT64_C(1) << 40)
 
 struct walk {
@@ -174,7 +174,7 @@ static int walk_subsection_head(struct walk *walk, const char *name, json_t *ver
     const uint8_t *at = walk->body + walk->at;
     if (bytes > 255 || 2 + bytes + 4 > walk->bytes - walk->at)
         return refuse(walk, "a subsection that is longer than the section");
-    if (at[0] != SUBSECTION_BYTE)
+    if (at[0] != GW_ITEM_SUBSECTION)
         return refuse(walk, "no subsection begins here");
     if (at[1] != bytes || memcmp(at + 2, name, bytes) != 0) {
         walk->at += 1;

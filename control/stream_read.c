@@ -9,12 +9,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define STREAM_MAGIC 0x5145564du /* "QEVM" */
-#define STREAM_VERSION 3u
-#define NAME_BYTES_MAX 255u
-#define PAGE_BITS_MIN 10u
-#define PAGE_BITS_MAX 20u
-
 /* ---- names ----------------------------------------------------------------------------------- */
 
 static int take_name(struct gw_input *in, size_t bytes, const char *what, char to[256],
@@ -71,9 +65,9 @@ static int take_page_bits(struct gw_input *in, struct gw_configuration *to, stru
     uint64_t offset = gw_input_tell(in);
     uint32_t bits = 0;
     int rc = take_be32(in, "target page bits", &bits, err);
-    if (rc == 0 && (bits < PAGE_BITS_MIN || bits > PAGE_BITS_MAX))
+    if (rc == 0 && (bits < GW_PAGE_BITS_MIN || bits > GW_PAGE_BITS_MAX))
         return gw_input_refuse(in, offset, err, "%" PRIu32 " target page bits, expected %u to %u",
-                               bits, PAGE_BITS_MIN, PAGE_BITS_MAX);
+                               bits, GW_PAGE_BITS_MIN, GW_PAGE_BITS_MAX);
     to->page_bits = bits;
     return rc;
 }
@@ -108,9 +102,9 @@ static const struct {
     const char *name;
     int (*take)(struct gw_input *in, struct gw_configuration *to, struct gw_error *err);
 } subsections[] = {
-    {"configuration/target-page-bits", take_page_bits},
-    {"configuration/capabilities", take_capabilities},
-    {"configuration/uuid", take_uuid},
+    {GW_CONFIGURATION_PAGE_BITS, take_page_bits},
+    {GW_CONFIGURATION_CAPABILITIES, take_capabilities},
+    {GW_CONFIGURATION_UUID, take_uuid},
 };
 #define SUBSECTION_COUNT (sizeof(subsections) / sizeof(subsections[0]))
 
@@ -151,10 +145,10 @@ static int take_configuration(struct gw_input *in, struct gw_configuration *to,
     int rc = take_be32(in, "configuration section", &bytes, err);
     if (rc < 0)
         return rc;
-    if (bytes == 0 || bytes > NAME_BYTES_MAX)
+    if (bytes == 0 || bytes > GW_STREAM_NAME_BYTES_MAX)
         return gw_input_refuse(in, offset, err,
                                "machine name of %" PRIu32 " bytes, expected 1 to %u", bytes,
-                               NAME_BYTES_MAX);
+                               GW_STREAM_NAME_BYTES_MAX);
     to->present = true;
     rc = take_name(in, bytes, "machine name", to->machine, err);
     while (rc == 0 && gw_input_look(in, 1, &at) > 0 && *at == GW_ITEM_SUBSECTION)
@@ -170,10 +164,10 @@ int gw_stream_take_header(struct gw_input *in, struct gw_configuration *configur
     const uint8_t *at = gw_input_take(in, 8, "header", err);
     if (!at)
         return -EBADMSG;
-    if (gw_be32_load(at) != STREAM_MAGIC)
+    if (gw_be32_load(at) != GW_STREAM_MAGIC)
         return gw_input_refuse(in, offset, err, "no stream header, expected 51 45 56 4d");
     uint32_t version = gw_be32_load(at + 4);
-    if (version != STREAM_VERSION)
+    if (version != GW_STREAM_VERSION)
         return gw_input_refuse(in, offset + 4, err, "stream version %" PRIu32 "%s, expected 3",
                                version, version == 2 ? " (an old format)" : "");
     if (gw_input_look(in, 1, &at) > 0 && *at == GW_ITEM_CONFIGURATION)

@@ -10,12 +10,15 @@
 #include "control/stream.h"
 #include "core/base/input.h"
 
-#define GW_ITEM_FOOTER 0x7e
-#define GW_ITEM_SUBSECTION 0x05
-#define GW_FOOTER_BYTES 5u
 #define GW_CAPABILITIES_MAX 64u
+#define GW_PAGE_BITS_MIN 10u
+#define GW_PAGE_BITS_MAX 20u
 
 /* ---- header and configuration ---------------------------------------------------------------- */
+
+#define GW_CONFIGURATION_PAGE_BITS "configuration/target-page-bits"
+#define GW_CONFIGURATION_CAPABILITIES "configuration/capabilities"
+#define GW_CONFIGURATION_UUID "configuration/uuid"
 
 struct gw_configuration {
     bool present;
@@ -75,6 +78,10 @@ enum gw_stream_command {
     GW_COMMAND_SWITCHOVER_START,
 };
 
+struct gw_discard_range { /* bytes of a block */
+    uint64_t start, bytes;
+};
+
 struct gw_command_item {
     enum gw_stream_command command;
     const char *name;
@@ -84,18 +91,33 @@ struct gw_command_item {
     uint64_t sizes, page_bytes; /* ADVISE: page sizes OR-ed, target page */
     char block[256];            /* DISCARD, RECV_BITMAP */
     unsigned ranges;            /* DISCARD */
+    const uint8_t *range_data;  /* DISCARD: until the next call on the input */
 };
 
 /* What stands behind the type byte 08. */
 int gw_stream_take_command(struct gw_input *in, struct gw_command_item *command,
                            struct gw_error *err);
+/* Of a DISCARD that was taken; @index < ranges. */
+struct gw_discard_range gw_command_range(const struct gw_command_item *command, unsigned index);
+const char *gw_command_name(enum gw_stream_command command);
 /* Is this a command with a length that it may have? */
 bool gw_stream_is_command(unsigned command, unsigned payload_bytes);
 
 /* ---- the return path ------------------------------------------------------------------------- */
 
+enum gw_return_type {
+    GW_RETURN_SHUT = 1,
+    GW_RETURN_PONG,
+    GW_RETURN_REQ_PAGES_ID,
+    GW_RETURN_REQ_PAGES,
+    GW_RETURN_RECV_BITMAP,
+    GW_RETURN_RESUME_ACK,
+    GW_RETURN_SWITCHOVER_ACK,
+};
+#define GW_BITMAP_END_MARK UINT64_C(0x0123456789abcdef)
+
 struct gw_return_item {
-    unsigned type;
+    enum gw_return_type type;
     const char *name;
     uint64_t offset;
     uint32_t value;  /* SHUT, PONG, RESUME_ACK: value; REQ_PAGES: bytes asked for */
@@ -104,6 +126,7 @@ struct gw_return_item {
 };
 
 int gw_return_take(struct gw_input *in, struct gw_return_item *item, struct gw_error *err);
+const char *gw_return_name(enum gw_return_type type);
 /* Could a return path's first message begin so? */
 bool gw_return_is_first(const uint8_t *at, size_t left);
 

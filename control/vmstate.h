@@ -10,7 +10,6 @@
 #include <godwit/vmstate.h>
 #include <string.h>
 
-#define GW_VM_SUBSECTION_BYTE 0x05
 #define GW_VM_NULL_BYTE 0x30 /* a NULL among pointers */
 #define GW_VM_SUBSECTIONS_MAX 64
 

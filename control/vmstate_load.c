@@ -345,7 +345,7 @@ static const uint8_t *peek_subsection(const struct gw_reader *r, const struct gw
                                       size_t *bytes)
 {
     size_t left = gw_reader_left(r), parent = strlen(vmsd->name);
-    if (left < 2 || r->data[r->at] != GW_VM_SUBSECTION_BYTE)
+    if (left < 2 || r->data[r->at] != GW_ITEM_SUBSECTION)
         return NULL;
     *bytes = r->data[r->at + 1];
     const uint8_t *name = r->data + r->at + 2;

@@ -293,13 +293,9 @@ static int save_subsections(struct gw_vmrun *run, const struct gw_vmstate *vmsd,
     for (const struct gw_vmstate *const *sub = vmsd->subsections; sub && *sub; sub++) {
         if (!gw_vmstate_is_needed(*sub, opaque))
             continue;
-        size_t name_bytes = strlen((*sub)->name);
         gw_vmdesc_subsections_begin(run->desc, told);
         gw_vmdesc_subsection_begin(run->desc);
-        gw_writer_u8(run->w, GW_VM_SUBSECTION_BYTE);
-        gw_writer_u8(run->w, (uint8_t)name_bytes);
-        gw_writer_bytes(run->w, (*sub)->name, name_bytes);
-        gw_writer_be32(run->w, (*sub)->version_id);
+        gw_stream_write_subsection(run->w, (*sub)->name, (*sub)->version_id);
         int rc = gw_vmrun_save(run, *sub, opaque, (*sub)->version_id, true);
         gw_vmdesc_subsection_end(run->desc);
         if (rc < 0)
