@@ -5,27 +5,58 @@
  * So its pending is to be asked only while nobody sends or syncs. */
 #include "core/devices.h"
 
+#include "core/base/alloc.h"
+#include "ram/inline_write.h"
+
 #include <string.h>
 
-#define RAM_FLAG_MEM_SIZE 0x04u
-#define RAM_FLAG_EOS 0x10u
-
 /* ---- the source ---------------------------------------------------------------------------------- */
+
+static void put(struct gw_writer *w, const struct gw_inline_record *record)
+{
+    gw_writer_bytes(w, record->head, record->head_bytes);
+    gw_writer_bytes(w, record->data, record->data_bytes);
+}
+
+static void put_end(struct gw_writer *w)
+{
+    struct gw_inline_record record;
+    gw_inline_write_end(&record);
+    put(w, &record);
+}
+
+static int put_table(struct gw_writer *w, const struct gw_inline_entry *entries, unsigned count,
+                     struct gw_error *err)
+{
+    struct gw_inline_writer table;
+    struct gw_inline_record record;
+    gw_inline_writer_init(&table);
+    int rc = gw_inline_write_table(&table, entries, count, &record, err);
+    if (rc < 0)
+        return rc;
+    put(w, &record);
+    for (unsigned i = 0; i < count; i++) {
+        gw_inline_write_entry(&table, i, &record);
+        put(w, &record);
+    }
+    put_end(w);
+    return 0;
+}
 
 static int setup(void *opaque, struct gw_writer *w, struct gw_error *err)
 {
     struct gw_ram *ram = opaque;
-    (void)err;
-    gw_writer_be64(w, gw_ram_bytes(ram) | RAM_FLAG_MEM_SIZE);
-    for (unsigned i = 0; i < gw_ram_block_count(ram); i++) {
-        const struct gw_block *block = gw_ram_block(ram, i);
-        size_t bytes = strlen(block->desc.name);
-        gw_writer_u8(w, (uint8_t)bytes);
-        gw_writer_bytes(w, block->desc.name, bytes);
-        gw_writer_be64(w, block->desc.size_bytes);
+    unsigned count = gw_ram_block_count(ram);
+    struct gw_inline_entry *entries = gw_zalloc((size_t)count + 1, sizeof(*entries));
+    if (!entries)
+        return gw_fail(err, -ENOMEM, "block table");
+    for (unsigned i = 0; i < count; i++) {
+        const struct gw_block_desc *desc = &gw_ram_block(ram, i)->desc;
+        entries[i] = (struct gw_inline_entry){.name = desc->name, .bytes = desc->size_bytes};
     }
-    gw_writer_be64(w, RAM_FLAG_EOS);
-    return 0;
+    int rc = put_table(w, entries, count, err);
+    gw_free(entries);
+    return rc;
 }
 
 static int pending(void *opaque, struct gw_device_pending *pending, struct gw_error *err)
@@ -39,7 +70,7 @@ static int complete_precopy(void *opaque, struct gw_writer *w, uint64_t bytes_ma
                             struct gw_error *err)
 {
     (void)opaque, (void)bytes_max, (void)err;
-    gw_writer_be64(w, RAM_FLAG_EOS);
+    put_end(w);
     return GW_DEVICE_DONE;
 }
 
@@ -63,7 +94,7 @@ static int check_block(struct gw_reader *body, struct gw_ram *ram, unsigned id,
 
 int gw_savevm_check_ram_start(struct gw_reader *body, struct gw_ram *ram, struct gw_error *err)
 {
-    if (gw_reader_be64(body) != (gw_ram_bytes(ram) | RAM_FLAG_MEM_SIZE))
+    if (gw_reader_be64(body) != (gw_ram_bytes(ram) | GW_INLINE_FLAG_MEM_SIZE))
         return gw_fail(err, -EPROTO, "section 'ram': total size is not that of the blocks offered");
     for (unsigned i = 0; i < gw_ram_block_count(ram); i++) {
         int rc = check_block(body, ram, i, err);
@@ -75,7 +106,7 @@ int gw_savevm_check_ram_start(struct gw_reader *body, struct gw_ram *ram, struct
 
 int gw_savevm_check_ram_end(struct gw_reader *body, struct gw_error *err)
 {
-    if (gw_reader_be64(body) != RAM_FLAG_EOS || gw_reader_error(body) < 0 ||
+    if (gw_reader_be64(body) != GW_INLINE_FLAG_EOS || gw_reader_error(body) < 0 ||
         gw_reader_left(body) != 0)
         return gw_fail(err, -EPROTO,
                        "section 'ram': no end record where one must be (pages travel "

@@ -11,17 +11,6 @@
 
 #include <inttypes.h>
 
-#define FLAG_ZERO 0x002u
-#define FLAG_MEM_SIZE 0x004u
-#define FLAG_PAGE 0x008u
-#define FLAG_EOS 0x010u
-#define FLAG_CONTINUE 0x020u
-#define FLAG_XBZRLE 0x040u
-#define FLAG_HOOK 0x080u
-#define FLAG_COMPRESS 0x100u
-#define FLAG_FLUSH 0x200u
-
-#define XBZRLE_VERSION 1u
 #define BUDGET_BYTES ((size_t)48 << 20) /* pages of 1.5 TiB of guests are followed */
 
 void gw_inline_init(struct gw_inline *ram)
@@ -216,7 +205,7 @@ static int take_xbzrle(struct gw_inline *ram, struct gw_input *in, struct gw_inl
     const uint8_t *head = gw_input_take(in, 3, "head of an xbzrle page", err);
     if (!head)
         return -EBADMSG;
-    if (head[0] != XBZRLE_VERSION)
+    if (head[0] != GW_XBZRLE_VERSION)
         return gw_input_refuse(in, at, err, "byte 0x%02x in front of an xbzrle page, expected 0x01",
                                (unsigned)head[0]);
     page->bytes = gw_be16_load(head + 1);
@@ -313,21 +302,21 @@ static int take_page(struct gw_inline *ram, struct gw_input *in, uint64_t offset
 
 static int refuse_flags(struct gw_input *in, uint64_t at, unsigned flags, struct gw_error *err)
 {
-    if (flags & FLAG_HOOK)
+    if (flags & GW_INLINE_FLAG_HOOK)
         return gw_input_refuse(in, at, err, "an RDMA record (flags 0x%03x)", flags);
     return gw_input_refuse(in, at, err, "a RAM record with flags 0x%03x", flags);
 }
 
 static int page_kind(unsigned flags)
 {
-    switch (flags & ~FLAG_CONTINUE) {
-    case FLAG_ZERO:
+    switch (flags & ~GW_INLINE_FLAG_CONTINUE) {
+    case GW_INLINE_FLAG_ZERO:
         return GW_INLINE_ZERO;
-    case FLAG_PAGE:
+    case GW_INLINE_FLAG_PAGE:
         return GW_INLINE_PAGE;
-    case FLAG_XBZRLE:
+    case GW_INLINE_FLAG_XBZRLE:
         return GW_INLINE_XBZRLE;
-    case FLAG_COMPRESS:
+    case GW_INLINE_FLAG_COMPRESS:
         return GW_INLINE_COMPRESSED;
     default:
         return -EPROTO;
@@ -345,15 +334,15 @@ static int take_record(struct gw_inline *ram, struct gw_input *in, enum gw_inlin
     uint64_t word = gw_be64_load(bytes);
     unsigned flags = (unsigned)(word & (ram->page_bytes - 1));
     uint64_t offset = word & ~(ram->page_bytes - 1);
-    if (flags == FLAG_MEM_SIZE && part == GW_INLINE_START)
+    if (flags == GW_INLINE_FLAG_MEM_SIZE && part == GW_INLINE_START)
         return take_table(ram, in, offset, at, err);
-    if ((flags == FLAG_EOS || flags == FLAG_FLUSH) && offset != 0)
+    if ((flags == GW_INLINE_FLAG_EOS || flags == GW_INLINE_FLAG_FLUSH) && offset != 0)
         return gw_input_refuse(in, at, err, "an end record with offset 0x%" PRIx64, offset);
-    if (flags == FLAG_EOS) {
+    if (flags == GW_INLINE_FLAG_EOS) {
         ram->end_records++;
         return 1;
     }
-    if (flags == FLAG_FLUSH) {
+    if (flags == GW_INLINE_FLAG_FLUSH) {
         ram->flushes++;
         return 0;
     }
@@ -362,7 +351,8 @@ static int take_record(struct gw_inline *ram, struct gw_input *in, enum gw_inlin
         return refuse_flags(in, at, flags, err);
     if (!ram->has_table)
         return gw_input_refuse(in, at, err, "a page before the table of blocks");
-    return take_page(ram, in, offset, flags & FLAG_CONTINUE, (enum gw_inline_kind)kind, at, err);
+    return take_page(ram, in, offset, flags & GW_INLINE_FLAG_CONTINUE, (enum gw_inline_kind)kind,
+                     at, err);
 }
 
 int gw_inline_take(struct gw_inline *ram, struct gw_input *in, enum gw_inline_part part,

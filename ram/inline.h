@@ -9,6 +9,18 @@
 
 #include "core/base/input.h"
 
+/* A record's word: a multiple of the page size, the offset in the block mostly, and below it flags. */
+#define GW_INLINE_FLAG_ZERO 0x002u
+#define GW_INLINE_FLAG_MEM_SIZE 0x004u
+#define GW_INLINE_FLAG_PAGE 0x008u
+#define GW_INLINE_FLAG_EOS 0x010u
+#define GW_INLINE_FLAG_CONTINUE 0x020u
+#define GW_INLINE_FLAG_XBZRLE 0x040u
+#define GW_INLINE_FLAG_HOOK 0x080u
+#define GW_INLINE_FLAG_COMPRESS 0x100u
+#define GW_INLINE_FLAG_FLUSH 0x200u
+#define GW_XBZRLE_VERSION 1u
+
 #define GW_INLINE_BLOCKS_MAX 16384u
 #define GW_INLINE_PAGE_BYTES_MAX (UINT64_C(1) << 20)
 
@@ -90,7 +102,9 @@ int gw_inline_take(struct gw_inline *ram, struct gw_input *in, enum gw_inline_pa
 /* Apply @code to @page, strictly: on -EPROTO @page is as it was. @page NULL: only judge the code. */
 int gw_xbzrle_decode(const uint8_t *code, size_t code_bytes, uint8_t *page, size_t page_bytes);
 /* What turns @before into @after, at most @room bytes (which are at most page_bytes). Return: bytes, 0 if
- * the two are equal, -EOVERFLOW if it does not fit. @page_bytes is at most 8192. */
+ * the two are equal, -EOVERFLOW if it does not fit. @page_bytes is at most GW_XBZRLE_PAGE_BYTES_MAX: lengths
+ * have 14 bits. */
+#define GW_XBZRLE_PAGE_BYTES_MAX 8192u
 int gw_xbzrle_encode(const uint8_t *before, const uint8_t *after, size_t page_bytes, uint8_t *code,
                      size_t room);
 

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#define LENGTH_MAX 0x3fffu
-
 /* Return: bytes of the length at @at, 0: malformed. */
 static size_t read_length(const uint8_t *at, size_t left, size_t *length)
 {
@@ -69,7 +67,7 @@ int gw_xbzrle_encode(const uint8_t *before, const uint8_t *after, size_t page_by
                      size_t room)
 {
     size_t at = 0, used = 0;
-    gw_assert(page_bytes <= LENGTH_MAX && room <= page_bytes);
+    gw_assert(page_bytes <= GW_XBZRLE_PAGE_BYTES_MAX && room <= page_bytes);
     for (;;) {
         size_t same = at;
         while (same < page_bytes && before[same] == after[same])
