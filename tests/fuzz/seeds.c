@@ -4,7 +4,9 @@
  * DIR/<target>/. The corpora in the tree are these and what libFuzzer found, minimised by its -merge=1;
  * docs/testing.md says how. */
 #include "control/codec.h"
+#include "control/stream_write.h"
 #include "core/devices.h"
+#include "ram/inline_write.h"
 #include "tests/fuzz/fuzz.h"
 #include "transport/preface.h"
 #include "transport/stream.h"
@@ -200,9 +202,7 @@ static void seed_stream(void)
     gw_stream_write_eof(&w);
     add_item(bytes, &used, &w);
     gw_writer_reset(&w);
-    gw_writer_u8(&w, GW_ITEM_DESCRIPTION);
-    gw_writer_be32(&w, sizeof(json) - 1);
-    gw_writer_bytes(&w, json, sizeof(json) - 1);
+    gw_stream_write_description(&w, json, sizeof(json) - 1);
     add_item(bytes, &used, &w);
     seed("item", "stream", bytes, used);
     gw_writer_fini(&w);
@@ -239,19 +239,34 @@ static void seed_puts(void)
 
 /* ---- recordings ------------------------------------------------------------------------------- */
 
+static void put(struct gw_writer *w, const struct gw_inline_record *record)
+{
+    gw_writer_bytes(w, record->head, record->head_bytes);
+    gw_writer_bytes(w, record->data, record->data_bytes);
+}
+
+/* A table of one block of four pages, a page of each kind. */
 static void write_ram(struct gw_writer *w)
 {
-    static const uint8_t page[4096] = {1, 2, 3};
-    gw_writer_be64(w, 0x4004); /* the table: one block of four pages */
-    gw_writer_bytes(w, "\1a", 2);
-    gw_writer_be64(w, 0x4000);
-    gw_writer_be64(w, 0x1002);
-    gw_writer_bytes(w, "\1a", 3);
-    gw_writer_be64(w, 0x2028);
-    gw_writer_bytes(w, page, sizeof(page));
-    gw_writer_be64(w, 0x2060);
-    gw_writer_bytes(w, "\1\0\3\0\1x", 6);
-    gw_writer_be64(w, 0x10);
+    static const uint8_t bytes[4096] = {1, 2, 3};
+    static const struct gw_inline_entry entry = {.name = "a", .bytes = 0x4000};
+    static const struct gw_inline_page pages[] = {
+        {.kind = GW_INLINE_ZERO, .offset = 0x1000},
+        {.kind = GW_INLINE_PAGE, .offset = 0x2000, .data = bytes, .bytes = sizeof(bytes)},
+        {.kind = GW_INLINE_XBZRLE, .offset = 0x2000, .data = (const uint8_t *)"\0\1x", .bytes = 3}};
+    struct gw_inline_writer ram;
+    struct gw_inline_record record;
+    gw_inline_writer_init(&ram);
+    FUZZ_MUST(gw_inline_write_table(&ram, &entry, 1, &record, NULL) == 0);
+    put(w, &record);
+    gw_inline_write_entry(&ram, 0, &record);
+    put(w, &record);
+    for (unsigned i = 0; i < 3; i++) {
+        FUZZ_MUST(gw_inline_write_page(&ram, &pages[i], &record) == 0);
+        put(w, &record);
+    }
+    gw_inline_write_end(&record);
+    put(w, &record);
 }
 
 static void seed_inline(void)
@@ -290,6 +305,9 @@ static void seed_recordings(void)
         .type = GW_ITEM_START, .section_id = 1, .idstr = "ram", .version_id = 4};
     struct gw_section device = {
         .type = GW_ITEM_FULL, .section_id = 2, .idstr = "d", .version_id = 1};
+    static const struct gw_command_item ping = {.command = GW_COMMAND_PING, .value = 1};
+    static const struct gw_return_item pong = {.type = GW_RETURN_PONG, .value = 1};
+    static const struct gw_return_item shut = {.type = GW_RETURN_SHUT};
     struct gw_writer w;
     gw_writer_init(&w, 65536);
     gw_writer_bytes(&w, description, sizeof(description)); /* with its NUL */
@@ -300,7 +318,7 @@ static void seed_recordings(void)
         bool footers = variant & 1, described_too = variant & 2;
         gw_writer_reset(&w);
         gw_stream_write_header(&w, "pc");
-        gw_writer_bytes(&w, "\10\0\2\0\4\0\0\0\1", 9); /* PING 1 */
+        FUZZ_MUST(gw_stream_write_command(&w, &ping, NULL) == 0);
         gw_stream_write_section(&w, &ram);
         write_ram(&w);
         if (footers)
@@ -310,15 +328,14 @@ static void seed_recordings(void)
         if (footers)
             gw_stream_write_footer(&w, 2);
         gw_stream_write_eof(&w);
-        if (described_too) {
-            gw_writer_u8(&w, GW_ITEM_DESCRIPTION);
-            gw_writer_be32(&w, sizeof(description) - 1);
-            gw_writer_bytes(&w, description, sizeof(description) - 1);
-        }
+        if (described_too)
+            gw_stream_write_description(&w, description, sizeof(description) - 1);
         snprintf(name, sizeof(name), "stream-%u", variant);
         seed("recording", name, w.data, w.bytes);
     }
-    seed("recording", "return-path", "\0\2\0\4\0\0\0\1\0\1\0\4\0\0\0", 16);
+    gw_writer_reset(&w);
+    FUZZ_MUST(gw_return_write(&w, &pong, NULL) == 0 && gw_return_write(&w, &shut, NULL) == 0);
+    seed("recording", "return-path", w.data, w.bytes);
     gw_writer_fini(&w);
 }
 

@@ -2,6 +2,7 @@
 /* Streams by hand (recording.h). */
 #include "tests/support/recording.h"
 
+#include "ram/inline_write.h"
 #include "tests/shim/gw_test.h"
 
 #include <stdio.h>
@@ -64,19 +65,27 @@ void recording_foot(struct recording *r, uint32_t id)
 
 void recording_ram(struct recording *r, const char *const *names, uint64_t bytes)
 {
+    struct gw_inline_entry entries[8];
+    struct gw_inline_writer table;
+    struct gw_inline_record record;
     unsigned count = 0;
-    while (names[count])
-        count++;
+    for (; names[count]; count++) {
+        GW_ASSERT(count < sizeof(entries) / sizeof(entries[0]));
+        entries[count] = (struct gw_inline_entry){.name = names[count], .bytes = bytes};
+    }
+    gw_inline_writer_init(&table);
+    GW_ASSERT_EQ(gw_inline_write_table(&table, entries, count, &record, NULL), 0);
     recording_head(r, GW_ITEM_START, 2, "ram", 0, 4);
-    gw_writer_be64(&r->w, count * bytes | REC_TABLE);
+    recording_bytes(r, record.head, record.head_bytes);
     for (unsigned i = 0; i < count; i++) {
-        recording_name(r, names[i]);
-        gw_writer_be64(&r->w, bytes);
+        gw_inline_write_entry(&table, i, &record);
+        recording_bytes(r, record.head, record.head_bytes);
     }
     recording_eos(r);
     recording_foot(r, 2);
 }
 
+/* Made by hand: callers choose flags and contents that the library would not write. */
 void recording_page(struct recording *r, unsigned kind, uint64_t offset, const char *name,
                     uint8_t fill)
 {
@@ -90,7 +99,9 @@ void recording_page(struct recording *r, unsigned kind, uint64_t offset, const c
 
 void recording_eos(struct recording *r)
 {
-    gw_writer_be64(&r->w, REC_EOS);
+    struct gw_inline_record record;
+    gw_inline_write_end(&record);
+    recording_bytes(r, record.head, record.head_bytes);
 }
 
 void recording_full(struct recording *r, uint32_t id, const char *idstr, const void *body,
@@ -104,11 +115,8 @@ void recording_full(struct recording *r, uint32_t id, const char *idstr, const v
 void recording_end(struct recording *r, const char *json)
 {
     gw_stream_write_eof(&r->w);
-    if (!json)
-        return;
-    gw_writer_u8(&r->w, GW_ITEM_DESCRIPTION);
-    gw_writer_be32(&r->w, (uint32_t)strlen(json));
-    gw_writer_bytes(&r->w, json, strlen(json));
+    if (json)
+        gw_stream_write_description(&r->w, json, strlen(json));
 }
 
 static void write_all(int fd, const uint8_t *data, size_t bytes)

@@ -10,7 +10,7 @@
 #define RECORDING_PAGE 4096u
 
 /* Records of a RAM section, by their flags. */
-enum { REC_ZERO = 2, REC_TABLE = 4, REC_PAGE = 8, REC_EOS = 16, REC_AGAIN = 32, REC_XBZRLE = 64 };
+enum { REC_ZERO = 2, REC_PAGE = 8, REC_AGAIN = 32, REC_XBZRLE = 64 };
 
 struct recording {
     struct gw_writer w;
