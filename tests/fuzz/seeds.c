@@ -339,6 +339,54 @@ static void seed_recordings(void)
     gw_writer_fini(&w);
 }
 
+/* What a stream has in front of its sections, and its return path: one thing a seed, behind the byte that says
+ * which. */
+static void seed_rewrite(void)
+{
+    static const struct gw_command_item commands[] = {
+        {.command = GW_COMMAND_OPEN_RETURN_PATH},
+        {.command = GW_COMMAND_POSTCOPY_ADVISE, .value = 1, .sizes = 0x201000, .page_bytes = 4096},
+        {.command = GW_COMMAND_RECV_BITMAP, .block = "pc.ram"}};
+    static const struct gw_return_item messages[] = {
+        {.type = GW_RETURN_PONG, .value = 1},
+        {.type = GW_RETURN_REQ_PAGES_ID, .start = 0x1000, .value = 4096, .block = "pc.ram"},
+        {.type = GW_RETURN_REQ_PAGES, .start = 0x2000, .value = 4096}};
+    static const struct gw_discard_range ranges[] = {{0x1000, 0x1000}, {0x4000, 0x2000}};
+    static struct gw_configuration configuration = {.present = true,
+                                                    .machine = "pc",
+                                                    .page_bits = 12,
+                                                    .capability_count = 1,
+                                                    .capabilities = {"x-ignore-shared"},
+                                                    .has_uuid = true};
+    char name[32];
+    struct gw_writer w;
+    gw_writer_init(&w, 4096);
+    gw_writer_u8(&w, 0);
+    FUZZ_MUST(gw_stream_write_configuration(&w, &configuration, NULL) == 0);
+    seed("rewrite", "configuration", w.data, w.bytes);
+    for (unsigned i = 0; i < 3; i++) {
+        gw_writer_reset(&w);
+        gw_writer_u8(&w, 1);
+        FUZZ_MUST(gw_stream_write_command(&w, &commands[i], NULL) == 0);
+        snprintf(name, sizeof(name), "command-%u", i);
+        seed("rewrite", name, w.data, w.bytes);
+        gw_writer_reset(&w);
+        gw_writer_u8(&w, 2);
+        FUZZ_MUST(gw_return_write(&w, &messages[i], NULL) == 0);
+        snprintf(name, sizeof(name), "message-%u", i);
+        seed("rewrite", name, w.data, w.bytes);
+    }
+    gw_writer_reset(&w);
+    gw_writer_u8(&w, 1);
+    FUZZ_MUST(gw_stream_write_discard(&w, "pc.ram", ranges, 2, NULL) == 0);
+    seed("rewrite", "discard", w.data, w.bytes);
+    gw_writer_reset(&w);
+    gw_writer_u8(&w, 2);
+    FUZZ_MUST(gw_return_write_bitmap(&w, "pc.ram", (const uint8_t *)"12345678", 8, NULL) == 0);
+    seed("rewrite", "bitmap", w.data, w.bytes);
+    gw_writer_fini(&w);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -355,5 +403,6 @@ int main(int argc, char **argv)
     seed_puts();
     seed_inline();
     seed_recordings();
+    seed_rewrite();
     return 0;
 }

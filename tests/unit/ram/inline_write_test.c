@@ -365,24 +365,37 @@ GW_TEST(inline_write, a_page_that_changed_too_much_is_written_whole)
     GW_EXPECT_EQ(record.data_bytes, 16384);
 }
 
+/* @head changed bytes, then @pairs of one that stayed and one that changed, which cost three bytes each, then
+ * runs whose lengths have two bytes. */
+static void make_edge(unsigned head, unsigned pairs)
+{
+    memset(before, 0, PAGE);
+    memset(after, 0, PAGE);
+    memset(after, 1, head);
+    for (unsigned i = 0; i < pairs; i++)
+        after[head + 2 * i + 1] = 1;
+    memset(after + head + 2 * pairs + 200, 1, 200);
+}
+
 GW_TEST(inline_write, a_code_never_leaves_its_room)
 {
+    unsigned changes = 0, pages = 0;
     uint8_t *room = malloc(PAGE); /* ends where its allocation ends */
     GW_ASSERT(room != NULL);
     start();
-    for (unsigned same = 0; same < 64;
-         same++) { /* around the number of bytes where a code becomes too long */
-        memset(before, 0, PAGE);
-        memset(after, 1, PAGE);
-        memset(after + 1000, 0, same);
-        memset(after + 3000, 0, same % 7);
+    for (unsigned i = 0; i < 12 * 120;
+         i++) { /* each number of bytes around where it gets too long */
+        make_edge(1 + i % 12, 1260 + i / 12);
         GW_EXPECT_EQ(gw_inline_write_change(&w, 1, 0, before, after, room, &record), 1);
-        GW_EXPECT(record.data_bytes <= PAGE);
-        if (record.data == room) {
-            GW_EXPECT_EQ(gw_xbzrle_decode(room, record.data_bytes, before, PAGE), 0);
-            GW_EXPECT_MEMEQ(before, after, PAGE);
-        }
+        pages += record.data == after;
+        if (record.data == after)
+            continue;
+        changes++;
+        GW_EXPECT(record.data == room && record.data_bytes <= PAGE);
+        GW_EXPECT_EQ(gw_xbzrle_decode(room, record.data_bytes, before, PAGE), 0);
+        GW_EXPECT_MEMEQ(before, after, PAGE);
     }
+    GW_EXPECT(changes > 100 && pages > 100);
     free(room);
 }
 
