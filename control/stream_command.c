@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define DISCARD_RANGE_BYTES 16u
+#define DISCARD_RANGE_BYTES ((size_t)16)
 
 static const struct {
     const char *name;
@@ -29,6 +29,7 @@ static const struct {
 
 const char *gw_command_name(enum gw_stream_command command)
 {
+    gw_assert(command > 0 && command < COMMAND_COUNT);
     return commands[command].name;
 }
 
@@ -149,6 +150,7 @@ static const struct {
 
 const char *gw_return_name(enum gw_return_type type)
 {
+    gw_assert(type > 0 && type < MESSAGE_COUNT);
     return messages[type].name;
 }
 

@@ -16,7 +16,7 @@ _Static_assert(1 + 1 + GW_STREAM_NAME_BYTES_MAX + 1 + 16 * GW_DISCARD_RANGES_MAX
 /* Return: bytes written to @to. */
 static size_t put_block(uint8_t *to, const char *block)
 {
-    size_t bytes = strlen(block);
+    size_t bytes = strnlen(block, GW_STREAM_NAME_BYTES_MAX);
     to[0] = (uint8_t)bytes;
     memcpy(to + 1, block, bytes);
     return 1 + bytes;
