@@ -84,6 +84,10 @@ SCENES = {
     "running": (PC + ["-m", "32M"], {}, {}, {"runs": True}),
     "postcopy": (PC + ["-m", "16M", "-nodefaults"], {"postcopy-ram": True},
                  {"max-bandwidth": 40000}, {"peer": "pong", "postcopy": True}),
+    "postcopy-huge": (["-M", "pc-i440fx-7.2,accel=tcg,memory-backend=ram0", "-m", "16M", "-nodefaults",
+                       "-object", "memory-backend-memfd,id=ram0,size=16M,hugetlb=on,hugetlbsize=2M"],
+                      {"postcopy-ram": True}, {"max-bandwidth": 40000},
+                      {"peer": "pong", "postcopy": True}),  # wants 8 huge pages
     "e1000": (PC + ["-m", "16M", "-nodefaults", "-netdev", "hubport,id=n0,hubid=0", "-device",
                     "e1000,netdev=n0"], {}, {}, {}),
     "e1000-plain": (PC + ["-m", "16M", "-nodefaults", "-netdev", "hubport,id=n0,hubid=0", "-device",

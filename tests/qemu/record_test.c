@@ -3,6 +3,7 @@
  * and give back memory that equals the machine's; what was read is written again, codes of changed pages made
  * from the pages, and is the same. Skipped where there is no QEMU. */
 #include "tests/shim/gw_test.h"
+#include "tests/support/huge_pool.h"
 #include "tests/support/rewrite.h"
 
 #include <fcntl.h>
@@ -110,6 +111,24 @@ GW_TEST_EACH(qemu, extracted_memory_equals_the_machines, with_memory)
         GW_EXPECT(out.pages > 0);
         GW_EXPECT_EQ(out.changes > 0, strcmp(param, "xbzrle") == 0);
     }
+    GW_EXPECT_EQ(SHELL("rm -rf '%s'", folder), 0);
+}
+
+GW_TEST(qemu, a_block_on_huge_pages_says_so)
+{
+    struct gw_huge_pool pool = {.count = 0};
+    struct rewritten out;
+    char folder[64];
+    if (!gw_huge_pool_open(&pool, 2u << 20, 8))
+        GW_SKIP("no huge pages");
+    record("postcopy-huge", folder);
+    gw_huge_pool_close(&pool);
+    GW_EXPECT_EQ(SHELL("'%s' analyze --verify %s/stream | grep -q 'ram0 (pages of 2097152)'",
+                       godwit(), folder),
+                 0);
+    expect_rewritten(folder, &out);
+    GW_EXPECT_EQ(out.page_sizes, 1);
+    GW_EXPECT_EQ(out.packages, 1);
     GW_EXPECT_EQ(SHELL("rm -rf '%s'", folder), 0);
 }
 

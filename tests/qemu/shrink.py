@@ -8,7 +8,6 @@ import sys
 
 def shrink(data):
     out, at = bytearray(), 8
-    names = []
     if data[at] == 7:
         at += 5 + int.from_bytes(data[at + 1:at + 5], "big")
         while data[at] == 5:
@@ -22,11 +21,14 @@ def shrink(data):
                 for _ in range(count):
                     at += 1 + data[at]
     shared = b"x-ignore-shared" in data[:at]
+    sizes = 0
     out += data[:at]
     while True:
         kind, begin = data[at], at
         if kind == 8:
             at += 5 + int.from_bytes(data[at + 3:at + 5], "big")
+            if data[begin + 1:begin + 5] == b"\0\3\0\x10":  # advice
+                sizes = int.from_bytes(data[begin + 5:begin + 13], "big")
             if data[begin + 1:begin + 3] == b"\0\7":  # a package
                 at += int.from_bytes(data[at - 4:at], "big")
         elif kind in (1, 2, 3):
@@ -34,14 +36,14 @@ def shrink(data):
             if kind == 1:
                 at += 1 + data[at] + 8
             out += data[begin:at]
-            begin = at = records(data, at, out, names, shared)
+            begin = at = records(data, at, out, sizes, shared)
         else:
             break
         out += data[begin:at]
     return bytes(out + data[at:])
 
 
-def records(data, at, out, names, shared):
+def records(data, at, out, sizes, shared):
     while True:
         word = int.from_bytes(data[at:at + 8], "big")
         flags, begin = word & 0xfff, at
@@ -52,6 +54,8 @@ def records(data, at, out, names, shared):
                 at += 1 + data[at]
                 total -= int.from_bytes(data[at:at + 8], "big")
                 at += 16 if shared else 8
+                page = int.from_bytes(data[at:at + 8], "big")  # of what is behind the block, if it is said
+                at += 8 if page & sizes and page & (page - 1) == 0 else 0
         elif flags == 0x10:
             if data[at] == 0x7e:
                 at += 5

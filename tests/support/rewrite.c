@@ -59,6 +59,7 @@ static void write_table(struct rewrite *r)
         const struct gw_inline_block *block = &r->ram.blocks[i];
         r->entries[i] = (struct gw_inline_entry){block->name, block->bytes, block->page_bytes,
                                                  block->guest_address};
+        r->out->page_sizes += block->page_bytes != 0;
         if (r->with_contents)
             GW_ASSERT((r->contents[i] = calloc(1, block->bytes)) != NULL);
     }

@@ -10,6 +10,7 @@ struct rewritten {
     struct gw_writer w;
     unsigned sections; /* START and FULL */
     unsigned commands, packages;
+    unsigned page_sizes;           /* blocks that say what pages are behind them */
     uint64_t zero, pages, changes; /* records */
 };
 

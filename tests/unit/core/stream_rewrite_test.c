@@ -19,6 +19,7 @@ static const char *const names[] = {"background-snapshot",
                                     "pc-many",
                                     "postcopy",
                                     "postcopy-advised",
+                                    "postcopy-huge",
                                     "uuid",
                                     "xbzrle",
                                     NULL};
@@ -38,7 +39,8 @@ GW_TEST_EACH(stream_rewrite, a_stream_of_qemu_is_written_again, names)
     GW_EXPECT_EQ(out.zero, facts.zero_pages);
     GW_EXPECT_EQ(out.pages, facts.normal_pages);
     GW_EXPECT_EQ(out.changes, facts.xbzrle_pages);
-    GW_EXPECT_EQ(out.packages, strcmp(param, "postcopy") == 0);
+    GW_EXPECT_EQ(out.packages, facts.has_postcopy);
+    GW_EXPECT_EQ(out.page_sizes, strcmp(param, "postcopy-huge") == 0);
     GW_EXPECT_EQ(out.changes > 0, strcmp(param, "xbzrle") == 0);
     gw_analysis_free(analysis);
     rewritten_fini(&out);
