@@ -192,14 +192,20 @@ static bool has_right_data(const struct gw_inline_writer *w, const struct gw_inl
     return false;
 }
 
+static bool has_place(const struct gw_inline_writer *w, const struct gw_inline_page *page)
+{
+    if (page->block >= w->count)
+        return false;
+    const struct gw_inline_entry *entry = &w->entries[page->block];
+    bool is_ignored = w->guest_addresses && entry->is_shared;
+    return !is_ignored && page->offset % w->page_bytes == 0 && page->offset < entry->bytes;
+}
+
 static int check_page(const struct gw_inline_writer *w, const struct gw_inline_page *page)
 {
     if (page->kind == GW_INLINE_COMPRESSED)
         return -EOPNOTSUPP; /* 9.1 and newer take none */
-    if (page->block >= w->count || page->offset % w->page_bytes != 0 ||
-        page->offset >= w->entries[page->block].bytes || !has_right_data(w, page))
-        return -EINVAL;
-    return 0;
+    return has_place(w, page) && has_right_data(w, page) ? 0 : -EINVAL;
 }
 
 /* Word and, if it must be said, name. */

@@ -12,6 +12,7 @@ struct gw_inline_entry {    /* a block, as the table says it */
     uint64_t bytes;         /* pages, at least one */
     uint64_t page_bytes;    /* of what is behind it; 0: the host's. Said if postcopy was advised */
     uint64_t guest_address; /* 0: not mapped. Said with x-ignore-shared */
+    bool is_shared;         /* with x-ignore-shared no page of it is written: the peer has them */
 };
 
 #define GW_INLINE_HEAD_BYTES_MAX 272u /* of an entry: a name, two numbers of 8 bytes */
@@ -41,7 +42,7 @@ void gw_inline_writer_init(struct gw_inline_writer *w); /* pages of 4096 bytes *
 /* ---- the block table: its first record, one for each block, the end record -------------------- */
 
 /* Judge the table; from here on blocks have numbers. -EINVAL: err names block and rule; -E2BIG: more than
- * GW_BLOCKS_MAX; -ENOMEM. */
+ * GW_BLOCKS_MAX (gw_inline_take() takes GW_INLINE_BLOCKS_MAX); -ENOMEM. */
 int gw_inline_write_table(struct gw_inline_writer *w, const struct gw_inline_entry *entries,
                           unsigned count, struct gw_inline_record *record, struct gw_error *err);
 void gw_inline_write_entry(const struct gw_inline_writer *w, unsigned block,

@@ -146,6 +146,38 @@ GW_TEST(inline_write, guest_addresses_are_said_with_ignore_shared)
     gw_inline_fini(&ram);
 }
 
+GW_TEST(inline_write, a_shared_block_is_in_the_table_and_none_of_its_pages_is_written)
+{
+    static const struct gw_inline_entry entries[] = {
+        {.name = "a", .bytes = 0x1000, .is_shared = true}, {.name = "b", .bytes = 0x1000}};
+    struct gw_inline_page page = {.kind = GW_INLINE_ZERO};
+    for (unsigned ignores = 0; ignores < 2; ignores++) {
+        gw_inline_writer_init(&w);
+        w.guest_addresses = ignores;
+        begin();
+        put_table(entries, 2);
+        for (page.block = 0; page.block < 2; page.block++)
+            GW_EXPECT_EQ(gw_inline_write_page(&w, &page, &record),
+                         ignores && page.block == 0 ? -EINVAL : 0);
+    }
+}
+
+GW_TEST(inline_write, a_table_has_as_many_blocks_as_a_guest_may)
+{
+    static struct gw_inline_entry entries[GW_BLOCKS_MAX];
+    static char names[GW_BLOCKS_MAX][8];
+    for (unsigned i = 0; i < GW_BLOCKS_MAX; i++) {
+        snprintf(names[i], sizeof(names[i]), "%u", i * 7919 % GW_BLOCKS_MAX);
+        entries[i] = (struct gw_inline_entry){.name = names[i], .bytes = 4096};
+    }
+    gw_inline_writer_init(&w);
+    GW_EXPECT_EQ(gw_inline_write_table(&w, entries, GW_BLOCKS_MAX, &record, &err), 0);
+    GW_EXPECT_MEMEQ(record.head, "\0\0\0\0\x08\0\0\x04", 8);
+    entries[GW_BLOCKS_MAX - 1].name = names[17];
+    GW_EXPECT_EQ(gw_inline_write_table(&w, entries, GW_BLOCKS_MAX, &record, &err), -EINVAL);
+    GW_EXPECT(strstr(err.message, "a second block") != NULL);
+}
+
 GW_TEST(inline_write, tables_that_no_reader_takes_are_refused)
 {
     static char long_name[257];
