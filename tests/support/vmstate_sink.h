@@ -164,15 +164,16 @@ struct sink {
     uint16_t count_u16;
     uint8_t count_u8;
     uint32_t varray[4];
-    uint16_t *words;            /* for 8 */
-    uint32_t *fresh;            /* of a load: allocated */
-    uint64_t *pair;             /* two */
+    uint16_t *words; /* for 8 */
+    uint32_t *fresh; /* of a load: allocated */
+    uint64_t *pair;  /* two */
+    int32_t *one;
     uint8_t *single;            /* of a load: allocated */
     uint32_t *few[3], **few_at; /* the middle one is NULL */
 
     struct sink_queue queue, queues[3], *queue_at, *queue_fresh, *queues_fresh, *queue_few[3],
         **queue_few_at;
-    struct sink_queue rows[2][2];
+    struct sink_queue rows[2][2], *queues_at; /* for 4 */
 
     uint8_t raw[8];
     char *blob;       /* for 16 */
@@ -376,9 +377,12 @@ static const struct gw_vmstate sink_extra_vmsd = {
     X(varray_alloc_uint32, GW_VMSTATE_VARRAY_ALLOC(UINT32, fresh, struct sink, count_u32, 100))    \
     X(array_pointer, GW_VMSTATE_ARRAY_POINTER(UINT64, pair, struct sink, 2))                       \
     X(array_alloc, GW_VMSTATE_ARRAY_ALLOC(UINT8, single, struct sink, 1))                          \
+    X(pointer, GW_VMSTATE_POINTER(INT32, one, struct sink))                                        \
     X(array_of_pointers, GW_VMSTATE_ARRAY_OF_POINTERS(UINT32, few, struct sink, 3))                \
     X(struct, GW_VMSTATE_STRUCT(queue, struct sink, sink_queue_vmsd, struct sink_queue))           \
     X(vstruct, GW_VMSTATE_VSTRUCT(queue, struct sink, 1, sink_queue_vmsd, struct sink_queue))      \
+    X(vstruct_array,                                                                               \
+      GW_VMSTATE_VSTRUCT_ARRAY(queues, struct sink, 3, 1, sink_queue_vmsd, struct sink_queue))     \
     X(struct_array,                                                                                \
       GW_VMSTATE_STRUCT_ARRAY(queues, struct sink, 3, sink_queue_vmsd, struct sink_queue))         \
     X(struct_sub_array,                                                                            \
@@ -387,6 +391,9 @@ static const struct gw_vmstate sink_extra_vmsd = {
       GW_VMSTATE_STRUCT_2DARRAY(rows, struct sink, 2, 2, sink_queue_vmsd, struct sink_queue))      \
     X(struct_varray,                                                                               \
       GW_VMSTATE_STRUCT_VARRAY(queues, struct sink, count_u8, sink_queue_vmsd, struct sink_queue)) \
+    X(struct_varray_pointer,                                                                       \
+      GW_VMSTATE_STRUCT_VARRAY_POINTER(queues_at, struct sink, count_u16, 4, sink_queue_vmsd,      \
+                                       struct sink_queue))                                         \
     X(struct_pointer,                                                                              \
       GW_VMSTATE_STRUCT_POINTER(queue_at, struct sink, sink_queue_vmsd, struct sink_queue))        \
     X(struct_alloc,                                                                                \
@@ -434,7 +441,6 @@ static const struct gw_vmstate sink_extra_vmsd = {
                                                          .name = "sink", .version_id = 2,          \
                                                          GW_VMSTATE_FIELDS(__VA_ARGS__)};
 SINK_EACH(SINK_DESCRIPTION)
-#undef SINK_DESCRIPTION
 
 #define SINK_FIELD(kind, ...) __VA_ARGS__,
 static const struct gw_vmstate sink_vmsd = {
@@ -446,12 +452,11 @@ static const struct gw_vmstate sink_vmsd = {
 };
 #undef SINK_FIELD
 
-#define SINK_ROW(kind, ...) {#kind, &sink_##kind##_vmsd},
+#define SINK_ROW(kind, ...) {#kind, #__VA_ARGS__, &sink_##kind##_vmsd},
 static const struct sink_case {
-    const char *name;
+    const char *name, *macro; /* the field, as it is spelt */
     const struct gw_vmstate *vmsd;
-} sink_cases[] = {SINK_EACH(SINK_ROW){"subsections", &sink_vmsd}};
-#undef SINK_ROW
+} sink_cases[] = {SINK_EACH(SINK_ROW){"subsections", "", &sink_vmsd}};
 #define SINK_CASES (sizeof(sink_cases) / sizeof(sink_cases[0]))
 
 /* ---- its memory -------------------------------------------------------------------------------- */
@@ -471,9 +476,11 @@ static inline void sink_init(struct sink *s)
     s->deadline_ns = s->timer.when_ns = GW_VMSTATE_TIMER_OFF;
     s->words = gw_vmstate_alloc(8, sizeof(uint16_t));
     s->pair = gw_vmstate_alloc(2, sizeof(uint64_t));
+    s->one = gw_vmstate_alloc(1, sizeof(int32_t));
     s->blob = gw_vmstate_alloc(16, 1);
     s->bits_at = gw_vmstate_alloc(2, sizeof(uint64_t));
     s->queue_at = gw_vmstate_alloc(1, sizeof(struct sink_queue));
+    s->queues_at = gw_vmstate_alloc(4, sizeof(struct sink_queue));
     s->few_at = gw_vmstate_alloc(3, sizeof(s->few_at[0]));
     s->queue_few_at = gw_vmstate_alloc(3, sizeof(s->queue_few_at[0]));
     for (int i = 0; i < 3; i += 2) {
@@ -489,9 +496,11 @@ static inline void sink_fini(struct sink *s)
     gw_vmstate_clear(&sink_vmsd, s);
     gw_vmstate_free(s->words);
     gw_vmstate_free(s->pair);
+    gw_vmstate_free(s->one);
     gw_vmstate_free(s->blob);
     gw_vmstate_free(s->bits_at);
     gw_vmstate_free(s->queue_at);
+    gw_vmstate_free(s->queues_at);
     gw_vmstate_free(s->few_at);
     gw_vmstate_free(s->queue_few_at);
     for (int i = 0; i < 3; i++) {
@@ -560,6 +569,7 @@ static inline void sink_fill(struct sink *s)
     for (unsigned i = 0; i < 4; i++) {
         s->varray[i] = 0xc0000000 + i;
         s->rows[i / 2][i % 2].size = (uint16_t)(0x200 + i);
+        s->queues_at[i].size = (uint16_t)(0x300 + i);
     }
     for (unsigned i = 0; i < 8; i++) {
         s->words[i] = (uint16_t)(0xd000 + i);
@@ -567,6 +577,7 @@ static inline void sink_fill(struct sink *s)
     }
     s->pair[0] = 1;
     s->pair[1] = UINT64_MAX;
+    *s->one = -7;
     *s->few[0] = 0x0f0e0d0c;
     *s->few[2] = 0x30; /* looks like a NULL's byte, and is none */
     s->queue = (struct sink_queue){.size = 0x55, .has_packed = true, .packed = 7};
