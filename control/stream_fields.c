@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#define NULL_BYTE 0x30
 #define BODY_BYTES_MAX (UINT64_C(1) << 40)
 
 struct walk {
@@ -95,11 +96,11 @@ static int measure(json_t *state, unsigned depth, uint64_t *bytes, struct gw_err
 static int check_value(struct walk *walk, const char *type, uint64_t bytes)
 {
     const uint8_t *at = walk->body + walk->at;
-    bool is_bool = strcmp(type, "bool") == 0;
-    for (uint64_t i = 0; is_bool && i < bytes; i++) {
-        if (at[i] > 1) {
+    bool is_bool = strcmp(type, "bool") == 0, is_null = strcmp(type, "nullptr") == 0;
+    for (uint64_t i = 0; (is_bool || is_null) && i < bytes; i++) {
+        if (is_null ? at[i] != NULL_BYTE : at[i] > 1) {
             walk->at += i;
-            return refuse(walk, "neither true nor false");
+            return refuse(walk, is_null ? "not what stands for a NULL" : "neither true nor false");
         }
     }
     return 0;

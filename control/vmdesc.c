@@ -96,14 +96,52 @@ static void key_number(struct gw_vmdesc *desc, const char *name, uint64_t value)
 
 /* ---- the stream and its devices ---------------------------------------------------------------- */
 
-void gw_vmdesc_init(struct gw_vmdesc *desc, uint32_t page_bytes, size_t bytes_max)
+static void plain_field(struct gw_vmdesc *desc, const char *name, const char *type, uint64_t bytes)
 {
-    *desc = (struct gw_vmdesc){0};
-    gw_writer_init(&desc->text, bytes_max);
+    item(desc);
     open(desc, "{");
-    key_number(desc, "page_size", page_bytes);
+    key_string(desc, "name", name);
+    key_string(desc, "type", type);
+    key_number(desc, "size", bytes);
+    shut(desc, "}");
+}
+
+static void configuration(struct gw_vmdesc *desc, const char *machine)
+{
+    key(desc, "configuration");
+    open(desc, "{");
+    key_string(desc, "vmsd_name", "configuration");
+    key_number(desc, "version", 1);
+    key(desc, "fields");
+    open(desc, "[");
+    plain_field(desc, "len", "uint32", 4);
+    plain_field(desc, "name", "buffer", strlen(machine));
+    shut(desc, "]");
+    shut(desc, "}");
+}
+
+static void begin(struct gw_vmdesc *desc, const char *machine)
+{
+    open(desc, "{");
+    if (machine)
+        configuration(desc, machine);
+    key_number(desc, "page_size", desc->page_bytes);
     key(desc, "devices");
     open(desc, "[");
+}
+
+void gw_vmdesc_init(struct gw_vmdesc *desc, uint32_t page_bytes, size_t bytes_max)
+{
+    *desc = (struct gw_vmdesc){.page_bytes = page_bytes};
+    gw_writer_init(&desc->text, bytes_max);
+    begin(desc, NULL);
+}
+
+void gw_vmdesc_configuration(struct gw_vmdesc *desc, const char *machine)
+{
+    gw_writer_reset(&desc->text);
+    desc->nesting = 0;
+    begin(desc, machine);
 }
 
 void gw_vmdesc_fini(struct gw_vmdesc *desc)

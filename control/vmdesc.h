@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* control/vmdesc.h - the JSON description of a stream (spec: docs/protocol.md section 4), written
+/* control/vmdesc.h - the JSON description of a stream (spec: docs/protocol.md section 4.2, docs/decisions/0022), written
  * while its device sections are: what was sent, under which names, how many bytes each.
  *
  *     gw_vmdesc_init(&desc, 4096, bytes_max);
+ *     gw_vmdesc_configuration(&desc, machine);    the stream has a configuration section
  *     for each device section:
  *         gw_vmdesc_device_begin(&desc, idstr, instance_id);
  *         writer.desc = &desc;            the engine tells it what it writes
@@ -21,6 +22,7 @@
 
 struct gw_vmdesc {
     struct gw_writer text;
+    uint32_t page_bytes;
     unsigned nesting;
     bool has_items[GW_VMDESC_NESTING_MAX]; /* of the object or array at that depth */
     unsigned muted;                        /* > 0: what is told is not written */
@@ -34,6 +36,8 @@ struct gw_vmdesc {
 };
 
 void gw_vmdesc_init(struct gw_vmdesc *desc, uint32_t page_bytes, size_t bytes_max);
+/* Right after init: its key is the first. */
+void gw_vmdesc_configuration(struct gw_vmdesc *desc, const char *machine);
 void gw_vmdesc_fini(struct gw_vmdesc *desc);
 void gw_vmdesc_device_begin(struct gw_vmdesc *desc, const char *idstr, uint32_t instance_id);
 void gw_vmdesc_device_end(struct gw_vmdesc *desc, size_t body_bytes);

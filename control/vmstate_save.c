@@ -143,7 +143,7 @@ static bool is_uniform(const struct gw_vmfield *field)
         return false;
     if (field->kind == GW_VM_BUFFER || field->kind == GW_VM_BITMAP || field->kind == GW_VM_UNUSED)
         return true;
-    if (field->kind != GW_VM_STRUCT)
+    if (field->kind != GW_VM_STRUCT && field->kind != GW_VM_VSTRUCT && field->kind != GW_VM_TMP)
         return gw_vmfield_wire_bytes(field, 1) > 0;
     if (field->vmsd->subsections && field->vmsd->subsections[0])
         return false;

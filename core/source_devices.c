@@ -145,6 +145,7 @@ static int open_stream(struct gw_source *src, struct gw_error *err)
     uint64_t text_max = src->granted.section_bytes_max;
     gw_vmdesc_init(&src->desc, GW_PAGE_BYTES,
                    text_max - gw_min_u64(text_max, DESCRIPTION_HEAD_BYTES));
+    gw_vmdesc_configuration(&src->desc, src->machine);
     src->has_desc = true;
     gw_stream_write_header(&item->w, src->machine);
     if (gw_writer_error(&item->w) < 0) {

@@ -82,6 +82,40 @@ GW_TEST(description, every_shape_of_a_field_is_walked)
               "a") "], \"subsections\": [{\"vmsd_name\": \"d/s\", \"version\": 1, "
                    "\"fields\": [" U16("b") "]}]")),
           "0001 05 03 642f73 00000001 0002", "a@0+2 d/s.b@11+2 ");
+    /* a tree: keys and values repeat */
+    walks(DEVICES(DEVICE("\"fields\": [{\"name\": \"t\", \"type\": \"gtree\", \"vmsd_name\": "
+                         "\"k\", \"version\": 1, \"fields\": [" U16(
+                             "k") "], \"vmsd_name\": \"v\", "
+                                  "\"version\": 1, \"fields\": [" U16(
+                                      "v") "], \"vmsd_name\": \"k\", "
+                                           "\"version\": 1, \"fields\": [" U16(
+                                               "k") "], \"vmsd_name\": \"v\", "
+                                                    "\"version\": 1, \"fields\": [" U16(
+                                                        "v") "], \"size\": 15}, " U16("z") "]")),
+          "00000002 01 0001 0002 01 0003 0004 00 0005", "t@0+15 z@15+2 ");
+    /* structures that are told once, their arrays as well; a version of the field's */
+    walks(DEVICES(DEVICE(
+              "\"fields\": [{\"name\": \"s\", \"array_len\": 2, \"type\": \"struct\", \"struct\": "
+              "{\"vmsd_name\": \"i\", \"version\": 1, \"fields\": [{\"name\": \"x\", "
+              "\"array_len\": 2, "
+              "\"type\": \"uint8\", \"size\": 1}]}, \"size\": 2}, {\"name\": \"v\", "
+              "\"array_len\": 2, \"type\": \"vstruct\", \"vmsd_name\": \"i\", \"version\": 3, "
+              "\"fields\": [" U16("y") "], \"size\": 2}]")),
+          "0001 0002 0003 0004", "s[0].x@0+2 s[1].x@2+2 v[0].y@4+2 v[1].y@6+2 ");
+    /* pointers one by one, and in runs of those that are there and those that are not */
+    walks(DEVICES(DEVICE(
+              "\"fields\": [{\"name\": \"p\", \"index\": 0, \"type\": \"uint16\", \"size\": 2}, "
+              "{\"name\": \"p\", \"index\": 1, \"type\": \"nullptr\", \"size\": 1}, "
+              "{\"name\": \"r\", \"array_len\": 2, \"type\": \"uint16\", \"size\": 2}, "
+              "{\"name\": \"r\", \"array_len\": 3, \"type\": \"nullptr\", \"size\": 1}, "
+              "{\"name\": \"r\", \"type\": \"uint16\", \"size\": 2}]")),
+          "0001 30 0002 0003 303030 0004", "p[0]@0+2 p[1]@2+1 r@3+4 r@7+3 r@10+2 ");
+    /* names that come twice, one of which is not there; kinds of a device's own */
+    walks(DEVICES(DEVICE("\"fields\": [" U16(
+              "o[1]") ", {\"name\": \"c\", \"type\": "
+                      "\"pci config\", \"size\": 3}, {\"name\": \"n\", \"type\": \"fd\", "
+                      "\"size\": 4}]")),
+          "0001 020202 00000007", "o[1]@0+2 c@2+3 n@5+4 ");
     walks(DEVICES("{\"name\": \"c\", \"instance_id\": 0, \"size\": 3, \"fields\": [{\"name\": "
                   "\"data\", \"size\": 3, "
                   "\"type\": \"buffer\"}]}"),
@@ -99,6 +133,9 @@ GW_TEST(description, what_does_not_fit_the_body_is_refused_where_it_stands)
          0},
         {DEVICES(DEVICE("\"fields\": [{\"name\": \"b\", \"type\": \"bool\", \"size\": 1}]")), "02",
          "field 'b': neither true nor false", 0},
+        {DEVICES(DEVICE("\"fields\": [{\"name\": \"p\", \"array_len\": 2, \"type\": \"nullptr\", "
+                        "\"size\": 1}]")),
+         "3031", "field 'p': not what stands for a NULL", 1},
         {DEVICES(
              DEVICE("\"fields\": [], \"subsections\": [{\"vmsd_name\": \"d/s\", \"version\": 1, "
                     "\"fields\": []}]")),
@@ -173,6 +210,29 @@ GW_TEST(description, malformed_texts_are_refused_with_their_offset)
         if (!GW_EXPECT_LE(wrong[i].at, at))
             gw_test_note(__FILE__, __LINE__, "%s: %zu", wrong[i].text, at);
     }
+}
+
+/* As of 8.2: the configuration is the first key, and no device. */
+GW_TEST(description, configuration_is_no_device)
+{
+    static const char json[] =
+        "{\"configuration\": {\"vmsd_name\": \"configuration\", \"version\": 1, \"fields\": ["
+        "{\"name\": \"len\", \"type\": \"uint32\", \"size\": 4}, {\"name\": \"name\", \"type\": "
+        "\"buffer\", \"size\": 6}], \"subsections\": [{\"vmsd_name\": "
+        "\"configuration/capabilities\", "
+        "\"version\": 1, \"fields\": [{\"name\": \"count\", \"type\": \"uint32\", \"size\": "
+        "4}, "
+        "{\"name\": \"names\", \"type\": \"capability\", \"size\": 16}]}]}, "
+        "\"page_size\": 16384, \"devices\": [{\"name\": \"a\", \"instance_id\": 0, \"vmsd_name\": "
+        "\"a\", \"version\": 1, \"fields\": [" U16("x") "]}]}";
+    static const uint8_t body[] = {0, 1};
+    struct gw_description *d = NULL;
+    size_t at;
+    GW_ASSERT_EQ(gw_description_new(json, strlen(json), &d, &at, &err), 0);
+    GW_EXPECT_EQ(gw_description_page_bytes(d), 16384);
+    GW_EXPECT_EQ(gw_description_count(d), 1);
+    GW_EXPECT_EQ(gw_description_walk(d, 0, body, sizeof(body), note, NULL, &at, &err), 0);
+    gw_description_free(d);
 }
 
 GW_TEST(description, devices_are_found_by_name_and_instance)
