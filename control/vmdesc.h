@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* control/vmdesc.h - the JSON description of a stream (spec: docs/protocol.md section 4.2, docs/decisions/0022), written
+/* control/vmdesc.h - the JSON description of a stream (docs/protocol.md 4.2, docs/decisions/0022), written
  * while its device sections are: what was sent, under which names, how many bytes each.
  *
  *     gw_vmdesc_init(&desc, 4096, bytes_max);
