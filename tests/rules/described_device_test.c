@@ -12,7 +12,7 @@
 
 struct nic {
     uint64_t packets;
-    uint32_t count;
+    uint32_t count, drops;
     uint16_t *ring;
     bool offloads, has_offload;
 };
@@ -41,6 +41,22 @@ static const struct gw_vmstate vmstate_nic_older = {
     GW_VMSTATE_FIELDS(NIC_FIELDS),
 };
 
+/* Of a version that counts drops, and of one that counts no packets any more. */
+static const struct gw_vmstate vmstate_nic_newer = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic",
+    .version_id = 2,
+    .minimum_version_id = 1,
+    GW_VMSTATE_FIELDS(NIC_FIELDS, GW_VMSTATE_UINT32_V(drops, struct nic, 2)),
+};
+static const struct gw_vmstate vmstate_nic_fewer = {
+    GW_VMSTATE_OF(struct nic),
+    .name = "nic",
+    .version_id = 1,
+    GW_VMSTATE_FIELDS(GW_VMSTATE_UNUSED(struct nic, 8), GW_VMSTATE_UINT32(count, struct nic),
+                      GW_VMSTATE_VARRAY_ALLOC(UINT16, ring, struct nic, count, 1024)),
+};
+
 struct scene {
     struct pair pair;
     struct gw_params *params;
@@ -48,18 +64,20 @@ struct scene {
     struct gw_vmstate_device source, target;
 };
 
-/* A guest with one more device, which at the target is what @there describes. */
-static void begin(struct scene *scene, const struct gw_vmstate *there)
+/* A guest with one more device, which at the source is what @here describes, at the target @there. */
+static void begin(struct scene *scene, const struct gw_vmstate *here,
+                  const struct gw_vmstate *there)
 {
     struct pair *pair = &scene->pair;
     struct gw_error err = GW_ERROR_INIT;
     struct gw_device_desc desc;
-    scene->here = (struct nic){.packets = 77, .count = 3, .offloads = true, .has_offload = true};
-    scene->there = (struct nic){.packets = 5};
+    scene->here =
+        (struct nic){.packets = 77, .count = 3, .drops = 12, .offloads = true, .has_offload = true};
+    scene->there = (struct nic){.packets = 5, .drops = 6};
     scene->here.ring = gw_vmstate_alloc(3, sizeof(uint16_t));
     scene->here.ring[2] = 0x1234;
-    scene->source = (struct gw_vmstate_device){
-        sizeof(scene->source), &vmstate_nic, &scene->here, "0000:00:03.0/nic", 0, "pc"};
+    scene->source = (struct gw_vmstate_device){sizeof(scene->source), here, &scene->here,
+                                               "0000:00:03.0/nic",    0,    "pc"};
     scene->target = scene->source;
     scene->target.vmsd = there;
     scene->target.opaque = &scene->there;
@@ -94,7 +112,7 @@ static void end(struct scene *scene)
 GW_TEST(described_device, moves_with_the_guest)
 {
     static struct scene scene = {.pair = {.device_value = 1}};
-    begin(&scene, &vmstate_nic);
+    begin(&scene, &vmstate_nic, &vmstate_nic);
     move(&scene);
     GW_EXPECT_EQ(scene.pair.source_rc, 0);
     GW_EXPECT_EQ(scene.pair.target_rc, 0);
@@ -108,7 +126,7 @@ GW_TEST(described_device, moves_with_the_guest)
 GW_TEST(described_device, that_an_older_target_does_not_know_all_of_stays_until_a_property_is_off)
 {
     static struct scene scene = {.pair = {.device_value = 1}};
-    begin(&scene, &vmstate_nic_older);
+    begin(&scene, &vmstate_nic, &vmstate_nic_older);
     move(&scene);
     GW_EXPECT_EQ(scene.pair.target_rc, -ENOENT);
     GW_EXPECT_STREQ(scene.pair.target_err.message,
@@ -125,6 +143,58 @@ GW_TEST(described_device, that_an_older_target_does_not_know_all_of_stays_until_
     move(&scene);
     GW_EXPECT_EQ(scene.pair.source_rc, 0);
     GW_EXPECT_EQ(scene.there.packets, 77);
+    end(&scene);
+}
+
+/* n is `older`. What a target of the other version has afterwards, by what each knows; the way back from a
+ * subsection that is not known is the test above. */
+static const struct version_case {
+    const char *name;
+    const struct gw_vmstate *from, *to;
+    const char *refusal;
+    uint64_t packets;
+    uint32_t drops;
+    bool offloads;
+} version_cases[] = {
+    {"n_to_a_subsection_more", &vmstate_nic_older, &vmstate_nic, NULL, 77, 6, false},
+    {"a_subsection_to_the_same", &vmstate_nic, &vmstate_nic, NULL, 77, 6, true},
+    {"n_to_a_field_more", &vmstate_nic_older, &vmstate_nic_newer, NULL, 77, 6, false},
+    {"a_field_more_to_n", &vmstate_nic_newer, &vmstate_nic_older,
+     "version 2 arrived, versions 0 to 1 are taken", 5, 6, false},
+    {"a_field_to_the_same", &vmstate_nic_newer, &vmstate_nic_newer, NULL, 77, 12, false},
+    {"n_to_a_field_less", &vmstate_nic_older, &vmstate_nic_fewer, NULL, 5, 6, false},
+    {"a_field_less_to_n", &vmstate_nic_fewer, &vmstate_nic_older, NULL, 0, 6, false},
+};
+
+static const char *const *version_names(void)
+{
+    static const char *names[sizeof(version_cases) / sizeof(version_cases[0]) + 1];
+    for (size_t i = 0; i + 1 < sizeof(names) / sizeof(names[0]); i++)
+        names[i] = version_cases[i].name;
+    return names;
+}
+
+GW_TEST_EACH(described_device, moves_between_version_n_and_n_plus_1_or_stays, version_names)
+{
+    static struct scene scene;
+    memset(&scene, 0, sizeof(scene));
+    scene.pair.device_value = 1;
+    const struct version_case *c = version_cases;
+    while (strcmp(c->name, param) != 0)
+        c++;
+    begin(&scene, c->from, c->to);
+    move(&scene);
+    GW_EXPECT_EQ(scene.pair.source_rc == 0, c->refusal == NULL);
+    if (c->refusal && !GW_EXPECT(strstr(scene.pair.target_err.message, c->refusal) != NULL))
+        gw_test_note(__FILE__, __LINE__, "%s", scene.pair.target_err.message);
+    GW_EXPECT_EQ(scene.pair.source_runs, c->refusal != NULL);
+    GW_EXPECT_EQ(scene.pair.target_runs, c->refusal == NULL);
+    GW_EXPECT_EQ(scene.there.packets, c->packets);
+    GW_EXPECT_EQ(scene.there.drops, c->drops);
+    GW_EXPECT_EQ(scene.there.offloads, c->offloads);
+    GW_EXPECT_EQ(scene.there.ring != NULL, c->refusal == NULL);
+    if (scene.there.ring)
+        GW_EXPECT_EQ(scene.there.ring[2], 0x1234);
     end(&scene);
 }
 
