@@ -3,6 +3,7 @@
 #include "core/analyze_impl.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *compression_name(uint32_t method)
 {
@@ -44,6 +45,7 @@ int gw_analyze_multifd(struct gw_analysis *a, struct gw_error *err)
     facts->has_end = rc == 0;
     facts->page_bytes = (uint32_t)m->page_bytes;
     facts->channel = m->id;
+    memcpy(facts->uuid, m->uuid, sizeof(facts->uuid));
     facts->packets = m->packets;
     facts->syncs = m->syncs;
     facts->device_packets = m->device_packets;
