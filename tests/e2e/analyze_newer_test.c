@@ -422,7 +422,7 @@ static void packet(unsigned flags, unsigned room, unsigned normal, unsigned zero
     gw_writer_be32(&r.w, zeros);
     uint8_t rest[28 + 256] = {0};
     if (normal + zeros > 0)
-        memcpy(rest + 28, "pc.ram", 6);
+        memcpy(rest + 28, "pc.ram", 7);
     recording_bytes(&r, rest, sizeof(rest));
     for (unsigned i = 0; i < 128; i++)
         be64(i < normal + zeros ? i * PAGE : 0);

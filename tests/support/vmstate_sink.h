@@ -91,12 +91,11 @@ static int sink_tree_each(const void *memory, gw_vmtree_visit_fn *visit, void *c
     return 0;
 }
 
-static int sink_node_compare(const struct sink_tree *tree, const struct gw_vmtree_node *a,
-                             const struct gw_vmtree_node *b)
+static int sink_node_compare(const struct gw_vmtree_node *a, const struct gw_vmtree_node *b)
 {
-    if (!tree->has_keys)
-        return a->number < b->number ? -1 : a->number > b->number;
     const struct sink_key *x = a->key, *y = b->key;
+    if (!x || !y)
+        return a->number < b->number ? -1 : a->number > b->number;
     if (x->high != y->high)
         return x->high < y->high ? -1 : 1;
     return x->low < y->low ? -1 : x->low > y->low;
@@ -106,9 +105,9 @@ static int sink_tree_insert(void *memory, const struct gw_vmtree_node *node)
 {
     struct sink_tree *tree = memory;
     size_t at = 0;
-    while (at < tree->count && sink_node_compare(tree, &tree->nodes[at], node) < 0)
+    while (at < tree->count && sink_node_compare(&tree->nodes[at], node) < 0)
         at++;
-    if (at < tree->count && sink_node_compare(tree, &tree->nodes[at], node) == 0)
+    if (at < tree->count && sink_node_compare(&tree->nodes[at], node) == 0)
         return -EEXIST;
     if (tree->count == SINK_NODES_MAX)
         return -ENOMEM;
