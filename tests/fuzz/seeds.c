@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Writes the inputs that the corpora began with, as real as the library makes them: fuzz-seeds DIR
- * MESSAGES, where MESSAGES is tests/data/messages (the bytes of every message). One file an input, in
+ * MESSAGES, where MESSAGES is tests/data/messages (the bytes of every message; other data beside it). One file an input, in
  * DIR/<target>/. The corpora in the tree are these and what libFuzzer found, minimised by its -merge=1;
  * docs/testing.md says how. */
+#include "tests/fuzz/seeds.h"
 #include "control/codec.h"
 #include "control/stream_write.h"
 #include "core/devices.h"
@@ -15,7 +16,7 @@
 
 static const char *folder;
 
-static void seed(const char *target, const char *name, const void *data, size_t bytes)
+void seed(const char *target, const char *name, const void *data, size_t bytes)
 {
     char path[4096];
     snprintf(path, sizeof(path), "%s/%s", folder, target);
@@ -404,5 +405,9 @@ int main(int argc, char **argv)
     seed_inline();
     seed_recordings();
     seed_rewrite();
+    char tree[4096];
+    snprintf(tree, sizeof(tree), "%s/../../..", argv[2]);
+    seed_virtio(tree);
+    seed_vmstate();
     return 0;
 }

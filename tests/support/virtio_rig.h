@@ -69,6 +69,10 @@ static const struct virtio_scene rig_scenes[] = {
     {"pci-old-blk", GW_VIRTIO_PCI, RIG_LOW, 1, 128, .vectors = 2, .function = RIG_OLD,
      .config_bytes = 36},
     {"pci-net", GW_VIRTIO_PCI, RIG_NET_LOW | RIG_MODERN, 0, 256, .is_net = true, .vectors = 4},
+    /* Recorded nowhere: as after a reset, and what tests make of that. */
+    {"mmio-pairs-net", GW_VIRTIO_MMIO,
+     RIG_NET_LOW | RIG_MODERN | GW_VIRTIO_BIT(GW_VIRTIO_NET_F_GUEST_OFFLOADS), 0, 256,
+     .is_net = true, .queue_pairs = 4, .offloads = 0x1c, .hash_types = 0xff},
 };
 
 static inline const struct virtio_scene *rig_scene(const char *name)

@@ -711,21 +711,13 @@ GW_TEST(virtio_hostile, more_addresses_than_are_kept_make_the_filter_overflow)
     refused(-E2BIG, "mac_count");
 }
 
-static const struct virtio_scene pairs_scene = {
-    .bus = GW_VIRTIO_MMIO,
-    .features = RIG_NET_LOW | RIG_MODERN | GW_VIRTIO_BIT(GW_VIRTIO_NET_F_GUEST_OFFLOADS),
-    .ring = 256,
-    .is_net = true,
-    .queue_pairs = 4,
-    .offloads = 0x1c,
-    .hash_types = 0xff};
 #define AT_PAIRS (36 + 9 * 18 + 22 + 512 + 4 + 7) /* of a device with nine queues and no address */
 
 /* A device of ours with four pairs, as after a reset. */
 static void begin_pairs(void)
 {
     struct gw_writer w;
-    GW_ASSERT_EQ(rig_init(&rig, &pairs_scene), 0);
+    GW_ASSERT_EQ(rig_init(&rig, rig_scene("mmio-pairs-net")), 0);
     GW_ASSERT_EQ(rig_save(&rig, &w), 0);
     body = malloc(RIG_BODY_MAX);
     body_bytes = w.bytes;
