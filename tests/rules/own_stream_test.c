@@ -124,6 +124,24 @@ static void expect_section(struct gw_analysis *analysis, unsigned index, const c
     GW_EXPECT_EQ(section.parts, parts);
 }
 
+/* It begins with the configuration, of which it knows how long the machine's name is. */
+static void expect_configuration(FILE *stream, const struct gw_stream_facts *facts)
+{
+    static char text[1 << 16];
+    char expected[256];
+    GW_ASSERT(facts->machine != NULL && facts->description_bytes < sizeof(text));
+    snprintf(expected, sizeof(expected),
+             "{\"configuration\": {\"vmsd_name\": \"configuration\", \"version\": 1, \"fields\": "
+             "[{\"name\": \"len\", \"type\": \"uint32\", \"size\": 4}, {\"name\": \"name\", "
+             "\"type\": \"buffer\", \"size\": %zu}]}, \"page_size\": ",
+             strlen(facts->machine));
+    ssize_t got = pread(fileno(stream), text, facts->description_bytes,
+                        (off_t)(facts->bytes - facts->description_bytes));
+    GW_ASSERT_EQ(got, (ssize_t)facts->description_bytes);
+    text[strlen(expected)] = '\0';
+    GW_EXPECT_STREQ(text, expected);
+}
+
 static void expect_walked(FILE *stream)
 {
     struct gw_analysis *analysis = NULL;
@@ -139,6 +157,7 @@ static void expect_walked(FILE *stream)
                         fault.message);
     GW_EXPECT_EQ(facts.fault_count, 0);
     GW_EXPECT(facts.has_footers && facts.has_end && facts.has_description);
+    expect_configuration(stream, &facts);
     GW_EXPECT_EQ(facts.section_count, 5);
     expect_section(analysis, 0, "ram", GW_SECTION_RAM, 2);
     expect_section(analysis, 1, "map", GW_SECTION_FIELDS, 1); /* early, and listed */
