@@ -117,8 +117,8 @@ void gw_source_maybe_last(struct gw_source *src)
 void gw_source_first_round(struct gw_source *src)
 {
     uint64_t now = gw_clock_ns();
-    if (src->making && src->params.pin_all && src->step < GW_SRC_REGISTER) {
-        src->step = GW_SRC_REGISTER; /* comes back when all is ready */
+    if (src->making && (src->params.pin_all || src->tracks_late) && src->step < GW_SRC_REGISTER) {
+        src->step = GW_SRC_REGISTER; /* comes back when all is ready, or registered here */
         return;
     }
     pthread_mutex_lock(&src->stats_lock);

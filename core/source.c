@@ -556,7 +556,8 @@ static uint64_t step_work(struct gw_source *src, uint64_t now_ns)
         return gw_source_devices_step(src, now_ns);
     case GW_SRC_REGISTER: {
         uint64_t chunks_ns = step_chunks(src, now_ns);
-        if (src->step == GW_SRC_REGISTER && gw_chunks_are_ready(src->chunks)) {
+        if (src->step == GW_SRC_REGISTER && gw_source_track_late(src) &&
+            (!src->params.pin_all || gw_chunks_are_ready(src->chunks))) {
             gw_source_first_round(src);
             return now_ns;
         }

@@ -43,9 +43,9 @@ enum gw_source_step {
     GW_SRC_TRACK,         /* dirty sources start, populated map: job */
     GW_SRC_OFFER,         /* BLOCKS_OK */
     GW_SRC_DEVICES,       /* setup of devices; what is early is loaded */
-    GW_SRC_REGISTER,      /* rdma-pin-all: everything is registered at both ends */
-    GW_SRC_SEND,          /* a round is being sent: all fenced and JOINED */
-    GW_SRC_SYNC,          /* dirty sync: jobs */
+    GW_SRC_REGISTER, /* rdma-pin-all: everything is registered at both ends; tracks_late: here */
+    GW_SRC_SEND,     /* a round is being sent: all fenced and JOINED */
+    GW_SRC_SYNC,     /* dirty sync: jobs */
     GW_SRC_PRE_SWITCHOVER,
     GW_SRC_PAUSE, /* pause callback */
     GW_SRC_FINAL_SYNC,
@@ -197,6 +197,7 @@ struct gw_source {
     unsigned syncs_busy;
     bool sync_waits;     /* until no chunk's sync is under way */
     bool tracking;       /* dirty sources are started */
+    bool tracks_late;    /* ... but for those that clear once, which wait for the pins */
     bool cleaned;        /* they are stopped, and nothing is registered any more */
     unsigned offer_next; /* next block to offer */
 
@@ -302,6 +303,8 @@ void gw_source_connect(struct gw_source *src);
 void gw_source_connect_again(struct gw_source *src); /* from the beginning, after a moment */
 void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *msg);
 void gw_source_on_blocks_ok(struct gw_source *src, const struct gw_message *msg);
+/* A dirty source that clears once waits until memory is registered; true: nobody waits. */
+bool gw_source_track_late(struct gw_source *src);
 void gw_source_on_keys(struct gw_source *src, const struct gw_message *msg);
 uint64_t gw_source_setup_step(struct gw_source *src, uint64_t now_ns);
 void gw_source_close_link(struct gw_source *src);

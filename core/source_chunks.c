@@ -281,7 +281,7 @@ static void arm_over(struct gw_mail *mail, void *engine)
 /* While the stripes are synced, or the guest is being paused, the bits are not their owners'. */
 static bool may_arm(const struct gw_source *src)
 {
-    return src->step == GW_SRC_REGISTER || src->step == GW_SRC_SEND ||
+    return (src->step == GW_SRC_REGISTER && !src->tracks_late) || src->step == GW_SRC_SEND ||
            src->step == GW_SRC_FINAL_SEND;
 }
 

@@ -310,7 +310,8 @@ static void track_run(struct gw_job *job)
 {
     struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
     gw_error_clear(&src->work.err);
-    src->work.rc = gw_dirty_start(src->ram, &src->work.err);
+    src->work.rc = gw_dirty_start(src->ram, src->tracks_late ? GW_DIRTY_BEFORE_PINS : GW_DIRTY_ALL,
+                                  &src->work.err);
     if (src->work.rc < 0)
         return;
     src->work.found = 1; /* started: must be stopped */
@@ -341,7 +342,44 @@ static void start_track(struct gw_source *src)
 {
     src->step = GW_SRC_TRACK;
     src->work.found = 0;
+    src->tracks_late =
+        src->making && (gw_source_page_flags(src) & GW_EP_PINS) && gw_dirty_clears_once(src->ram);
     gw_source_post(src, &src->work, track_run, track_done);
+}
+
+static void late_run(struct gw_job *job)
+{
+    struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
+    gw_error_clear(&src->work.err);
+    src->work.rc = gw_dirty_start(src->ram, GW_DIRTY_AFTER_PINS, &src->work.err);
+}
+
+static void late_done(struct gw_mail *mail, void *engine)
+{
+    struct gw_source *src = engine;
+    (void)mail;
+    src->work.busy = false;
+    if (src->step != GW_SRC_REGISTER)
+        return;
+    if (src->work.rc < 0) {
+        gw_source_fail(src, &src->work.err);
+        return;
+    }
+    src->tracks_late = false;
+    src->armed_ns = gw_clock_ns();
+    if (gw_chunks_are_short(src->chunks))
+        gw_log_warn(
+            &src->log, "source",
+            "not all memory can be registered at a time, and the dirty source clears once: what is "
+            "registered later is sent again in every round (raise memlock or x-registered-max)");
+}
+
+/* Nothing was read so far, so whatever is written meanwhile is still to be sent. */
+bool gw_source_track_late(struct gw_source *src)
+{
+    if (src->tracks_late && !src->work.busy && gw_chunks_are_pinned(src->chunks))
+        gw_source_post(src, &src->work, late_run, late_done);
+    return !src->tracks_late;
 }
 
 /* As many blocks from src->offer_next on as fit: the first that does not, or a negative errno. */

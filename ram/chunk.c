@@ -96,6 +96,7 @@ struct gw_chunks {
     unsigned open_wishes; /* without a key */
     bool is_short;        /* the last search for wishes ended at a budget */
     uint64_t coming;      /* chunks that are neither NONE, READY nor EVICTING */
+    uint64_t unpinned;    /* of these, not registered here yet */
 
     uint64_t local_used;
     uint64_t remote_used;
@@ -395,6 +396,7 @@ static bool wish_chunk(struct gw_chunks *chunks, struct place at, struct gw_wish
     chunks->remote_used += wish->bytes;
     chunks->open_wishes++;
     chunks->coming++;
+    chunks->unpinned++;
     list_push(&chunks->to_register, chunk);
     if (atomic_exchange_explicit(&chunk->wanted, 0, memory_order_relaxed))
         atomic_fetch_sub_explicit(&chunks->wanted_count, 1, memory_order_relaxed);
@@ -525,6 +527,7 @@ void gw_chunks_registered(struct gw_chunks *chunks, const struct gw_wish *range,
     struct chunk *chunk = find_chunk(chunks, range, WISHED, &at);
     gw_assert(chunk && !chunk->mr && mr);
     chunk->mr = mr;
+    chunks->unpinned--;
     maybe_sync(chunks, chunk);
 }
 
@@ -602,6 +605,11 @@ void gw_chunks_synced(struct gw_chunks *chunks, const struct gw_wish *range)
 bool gw_chunks_are_short(const struct gw_chunks *chunks)
 {
     return chunks->is_short;
+}
+
+bool gw_chunks_are_pinned(const struct gw_chunks *chunks)
+{
+    return (chunks->walk_is_over || chunks->is_short) && !chunks->unpinned;
 }
 
 bool gw_chunks_are_ready(const struct gw_chunks *chunks)

@@ -44,10 +44,22 @@ static int source_failed(const struct gw_dirty_source *source, int rc, const cha
     return rc;
 }
 
-int gw_dirty_start(struct gw_ram *ram, struct gw_error *err)
+bool gw_dirty_clears_once(const struct gw_ram *ram)
+{
+    for (unsigned s = 0; s < ram->dirty_count; s++) {
+        if (ram->dirty[s].ops.flags & GW_DIRTY_CLEARS_ONCE)
+            return true;
+    }
+    return false;
+}
+
+int gw_dirty_start(struct gw_ram *ram, enum gw_dirty_when when, struct gw_error *err)
 {
     for (unsigned s = 0; s < ram->dirty_count; s++) {
         struct gw_dirty_source *source = &ram->dirty[s];
+        bool late = source->ops.flags & GW_DIRTY_CLEARS_ONCE;
+        if (when == (late ? GW_DIRTY_BEFORE_PINS : GW_DIRTY_AFTER_PINS))
+            continue;
         gw_assert(!source->started_blocks);
         for (unsigned b = 0; b < ram->block_count; b++) {
             const struct gw_block_desc *desc = &ram->blocks[b]->desc;
@@ -146,8 +158,8 @@ int gw_dirty_release(struct gw_ram *ram, uint32_t block, uint64_t first_page, ui
 {
     for (unsigned s = 0; s < ram->dirty_count; s++) {
         const struct gw_dirty_source *source = &ram->dirty[s];
-        if (!source->ops.release)
-            continue;
+        if (!source->ops.release || !source->started_blocks)
+            continue; /* one that is not started keeps no write waiting */
         int rc = source->ops.release(source->ctx, block, first_page, pages, err);
         if (rc < 0)
             return source_failed(source, rc, "release", err);

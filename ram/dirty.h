@@ -14,8 +14,12 @@
 int gw_ram_add_dirty(struct gw_ram *ram, const struct gw_dirty_ops *ops, void *ctx,
                      struct gw_error *err);
 unsigned gw_ram_dirty_source_count(const struct gw_ram *ram);
-/* Start every source on every block; on failure those already started are stopped. */
-int gw_dirty_start(struct gw_ram *ram, struct gw_error *err);
+/* A source of it reports what a pin marked again and again (GW_DIRTY_CLEARS_ONCE). */
+bool gw_dirty_clears_once(const struct gw_ram *ram);
+enum gw_dirty_when { GW_DIRTY_ALL, GW_DIRTY_BEFORE_PINS, GW_DIRTY_AFTER_PINS };
+/* Start every source on every block, or those that clear once after memory was pinned, and the others before;
+ * on failure all that were started are stopped. */
+int gw_dirty_start(struct gw_ram *ram, enum gw_dirty_when when, struct gw_error *err);
 void gw_dirty_stop(struct gw_ram *ram); /* stops what was started; may be called twice */
 /* Tell every source that nothing writes any more. */
 int gw_dirty_final(struct gw_ram *ram, struct gw_error *err);

@@ -120,7 +120,7 @@ static void soft_close(struct gw_dirty *dirty)
 
 const struct gw_dirty_mechanism gw_dirty_soft_dirty = {
     .method = GW_DIRTY_SOFT_DIRTY,
-    .flags = GW_DIRTY_SEES_VCPU | GW_DIRTY_SEES_SYSCALLS,
+    .flags = GW_DIRTY_SEES_VCPU | GW_DIRTY_SEES_SYSCALLS | GW_DIRTY_CLEARS_ONCE,
     .rearms = false,
     .tax = "every page written since the start is sent again in each round",
     .open = soft_open,

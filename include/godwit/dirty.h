@@ -22,6 +22,10 @@ extern "C" {
 #define GW_DIRTY_SEES_ALIASES 4u  /* stores through other mappings of the same memory */
 #define GW_DIRTY_SEES_DMA 8u
 #define GW_DIRTY_CAN_LOSE 16u /* may lose writes under load, and says so by -EOVERFLOW */
+/* A sync reports all that was written since start() again: nothing re-arms. A device that pins memory marks
+ * all of it written, so on a wire that pins start() is called when everything is pinned, as far as the budgets
+ * go, and the first page leaves after that. */
+#define GW_DIRTY_CLEARS_ONCE 32u
 
 /* All calls get the @ctx given with the table. Blocks are named by the id that
  * gw_source_add_block() returned. Calls run on library threads ([worker]) and may take long;

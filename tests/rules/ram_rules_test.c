@@ -46,7 +46,7 @@ static void bench_init(struct bench *t, struct how how, uint64_t step)
     GW_ASSERT(t->dirty && t->sink);
     GW_ASSERT_EQ(gw_ram_layout(t->memory.ram, 2 * CHUNK, 1, NULL), 0);
     GW_ASSERT_EQ(gw_ram_add_dirty(t->memory.ram, &rig_dirty_ops, t->dirty, NULL), 0);
-    GW_ASSERT_EQ(gw_dirty_start(t->memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t->memory.ram, GW_DIRTY_ALL, NULL), 0);
     GW_ASSERT_EQ(gw_ram_source_begin(t->memory.ram, NULL), 0);
     struct gw_chunks_config chunks = {
         .ram = t->memory.ram,

@@ -33,7 +33,7 @@ GW_TEST(dirty_union, what_any_source_saw_is_dirty)
 {
     struct bench t;
     bench_init(&t, 2);
-    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0);
     rig_dirty_mark(&t.one, t.a, 5);
     rig_dirty_mark(&t.two, t.a, 6);
     rig_dirty_mark(&t.one, t.b, 2999);
@@ -62,7 +62,7 @@ GW_TEST(dirty_union, an_owner_syncs_its_own_stripes_only)
 {
     struct bench t;
     bench_init(&t, 3);
-    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0);
     for (uint64_t page = 0; page < PAGES; page++)
         rig_dirty_mark(&t.one, t.a, page);
     GW_EXPECT_EQ(gw_dirty_sync(t.memory.ram, 1, NULL, NULL), 0);
@@ -87,7 +87,7 @@ GW_TEST(dirty_union, a_source_that_fails_once_makes_its_range_dirty)
 {
     struct bench t;
     bench_init(&t, 6);
-    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0);
     t.one.fail_syncs = 1;
     uint64_t found = 0;
     struct gw_error err = GW_ERROR_INIT;
@@ -104,7 +104,7 @@ GW_TEST(dirty_union, a_source_that_fails_twice_is_an_error_and_loses_nothing)
 {
     struct bench t;
     bench_init(&t, 6);
-    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0);
     t.two.fail_syncs = 2;
     struct gw_error err = GW_ERROR_INIT;
     GW_EXPECT_EQ(gw_dirty_sync(t.memory.ram, 0, NULL, &err), -EIO);
@@ -120,12 +120,12 @@ GW_TEST(dirty_union, a_start_that_fails_stops_what_was_started)
     bench_init(&t, 1);
     t.two.fail_start_at = 2;
     struct gw_error err = GW_ERROR_INIT;
-    GW_EXPECT_EQ(gw_dirty_start(t.memory.ram, &err), -ENOSPC);
+    GW_EXPECT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, &err), -ENOSPC);
     GW_EXPECT(strstr(err.message, "block 'b'") && strstr(err.message, "'rig'"));
     GW_EXPECT_EQ(t.one.stops, 2);
     GW_EXPECT_EQ(t.two.stops, 1);
     t.two.fail_start_at = 0;
-    GW_EXPECT_EQ(gw_dirty_start(t.memory.ram, NULL), 0); /* a retry */
+    GW_EXPECT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0); /* a retry */
     GW_EXPECT_EQ(gw_dirty_final(t.memory.ram, NULL), 0);
     GW_EXPECT_EQ(t.one.finals + t.two.finals, 2);
     gw_dirty_stop(t.memory.ram);
@@ -144,7 +144,7 @@ GW_TEST(dirty_union, a_source_that_is_always_on_needs_no_start)
     GW_ASSERT_EQ(gw_ram_add_dirty(memory.ram, &ops, &always, NULL), 0);
     GW_ASSERT_EQ(gw_ram_layout(memory.ram, 2u << 20, 1, NULL), 0);
     GW_ASSERT_EQ(gw_ram_source_begin(memory.ram, NULL), 0);
-    GW_EXPECT_EQ(gw_dirty_start(memory.ram, NULL), 0);
+    GW_EXPECT_EQ(gw_dirty_start(memory.ram, GW_DIRTY_ALL, NULL), 0);
     rig_dirty_mark(&always, a, 5);
     GW_EXPECT_EQ(gw_dirty_sync(memory.ram, 0, NULL, NULL), 0);
     GW_EXPECT_EQ(gw_ram_dirty_pages(memory.ram), 1);

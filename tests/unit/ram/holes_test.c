@@ -128,7 +128,7 @@ GW_TEST_EACH(holes, armed_and_untouched_is_untouched, ways)
     struct gw_block *block = rig_memory_add(&memory, "a", kind_of(param), PAGES);
     rig_write(block, 10, 1);
     GW_ASSERT_EQ(gw_ram_add_dirty(memory.ram, gw_dirty_kernel_ops(dirty), dirty, NULL), 0);
-    GW_ASSERT_EQ(gw_dirty_start(memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(memory.ram, GW_DIRTY_ALL, NULL), 0);
     rig_write(block, 4000, 1);
     uint64_t *bits = walk_bits(block, 0, how_of(param));
     GW_EXPECT_EQ(gw_bitmap_count(bits, 0, PAGES), 2);

@@ -435,7 +435,7 @@ GW_TEST_EACH(send, a_page_written_while_it_is_sent_is_never_lost, sides)
     struct rig_dirty *tracker = calloc(1, sizeof(*tracker));
     bench_init(&t, strcmp(param, "one-sided") == 0);
     GW_ASSERT_EQ(gw_ram_add_dirty(t.memory.ram, &rig_dirty_ops, tracker, NULL), 0);
-    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, NULL), 0);
+    GW_ASSERT_EQ(gw_dirty_start(t.memory.ram, GW_DIRTY_ALL, NULL), 0);
     struct writer writer = {.block = t.block, .dirty = tracker, .seed = 4};
     pthread_t thread;
     GW_ASSERT_EQ(pthread_create(&thread, NULL, write_on, &writer), 0);
