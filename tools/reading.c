@@ -11,19 +11,26 @@
 #include <string.h>
 #include <unistd.h>
 
+static bool is_stdin(const struct gw_reading *reading)
+{
+    return strcmp(reading->path, "-") == 0;
+}
+
+/* Numbers first: a narrow terminal cuts the line's end, and a path may be long. */
 int gw_reading_progress(void *ctx, uint64_t done, uint64_t total)
 {
     const struct gw_reading *reading = ctx;
+    const char *name = is_stdin(reading) ? "stdin" : reading->path;
     char text[256], amount[24], whole[24];
 
     if (gw_talk_is_terminal()) {
         gw_amount_text((double)done, false, amount);
         gw_amount_text((double)total, false, whole);
         if (total > 0)
-            snprintf(text, sizeof(text), "%.100s: %s of %s, %.0f %%", reading->path, amount, whole,
-                     100 * (double)done / (double)total);
-        else
-            snprintf(text, sizeof(text), "%.100s: %s", reading->path, amount);
+            snprintf(text, sizeof(text), "%s of %s, %.0f %%: %s", amount, whole,
+                     100 * (double)done / (double)total, name);
+        else /* a pipe does not say how much will come */
+            snprintf(text, sizeof(text), "%s: %s", amount, name);
         gw_talk_progress(text);
     }
     return gw_signals_seen();
@@ -31,7 +38,7 @@ int gw_reading_progress(void *ctx, uint64_t done, uint64_t total)
 
 int gw_reading_open(struct gw_reading *reading)
 {
-    if (strcmp(reading->path, "-") == 0) {
+    if (is_stdin(reading)) {
         reading->fd = STDIN_FILENO;
         return -1;
     }
