@@ -190,16 +190,25 @@ static int read_message(struct gw_input *in, struct gw_return_item *item, const 
     switch (item->type) {
     case GW_RETURN_SHUT:
     case GW_RETURN_PONG:
-    case GW_RETURN_RESUME_ACK:
         item->value = gw_be32_load(at);
         return 0;
-    case GW_RETURN_REQ_PAGES_ID:
+    case GW_RETURN_RESUME_ACK: /* a number that only ever says yes */
+        item->value = gw_be32_load(at);
+        return item->value == 1
+                   ? 0
+                   : gw_input_refuse(in, offset, err, "RESUME_ACK says %" PRIu32, item->value);
     case GW_RETURN_REQ_PAGES:
+        if (!item->is_named)
+            return gw_input_refuse(in, item->offset, err,
+                                   "REQ_PAGES before a REQ_PAGES_ID has named a block");
+        /* fall through */
+    case GW_RETURN_REQ_PAGES_ID:
         item->start = gw_be64_load(at);
         item->value = gw_be32_load(at + 8);
         if (item->type == GW_RETURN_REQ_PAGES_ID &&
             copy_block(at + 12, bytes - 12, item->block) != bytes - 12)
             return gw_input_refuse(in, offset + 12, err, "REQ_PAGES_ID without a block's name");
+        item->is_named = true;
         return 0;
     case GW_RETURN_RECV_BITMAP:
         if (copy_block(at, bytes, item->block) != bytes)
@@ -213,7 +222,7 @@ static int read_message(struct gw_input *in, struct gw_return_item *item, const 
 int gw_return_take(struct gw_input *in, struct gw_return_item *item, struct gw_error *err)
 {
     uint64_t offset = gw_input_tell(in);
-    *item = (struct gw_return_item){.offset = offset};
+    *item = (struct gw_return_item){.offset = offset, .is_named = item->is_named};
     const uint8_t *at = gw_input_take(in, 4, "head of a message", err);
     if (!at)
         return -EBADMSG;

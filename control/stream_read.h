@@ -123,8 +123,10 @@ struct gw_return_item {
     uint32_t value;  /* SHUT, PONG, RESUME_ACK: value; REQ_PAGES: bytes asked for */
     uint64_t start;  /* REQ_PAGES: offset in the block; RECV_BITMAP: bytes of the bitmap */
     char block[256]; /* REQ_PAGES_ID, RECV_BITMAP */
+    bool is_named;   /* a REQ_PAGES_ID came: REQ_PAGES means its block. Kept from call to call */
 };
 
+/* The next message; before the first, @item is all zero. */
 int gw_return_take(struct gw_input *in, struct gw_return_item *item, struct gw_error *err);
 const char *gw_return_name(enum gw_return_type type);
 /* Could a return path's first message begin so? */

@@ -60,8 +60,8 @@ int gw_analyze_return_path(struct gw_analysis *a, struct gw_error *err)
 {
     a->facts.kind = GW_STREAM_RETURN_PATH;
     snprintf(a->section_name, sizeof(a->section_name), "return path");
+    struct gw_return_item item = {0};
     while (!gw_input_is_empty(&a->in)) {
-        struct gw_return_item item;
         int rc = gw_return_take(&a->in, &item, err);
         if (rc < 0)
             return rc;
