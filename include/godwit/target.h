@@ -50,7 +50,8 @@ struct gw_target_ops {
      * offered in order, before any byte of memory arrives. */
     int (*block_offered)(void *ctx, const struct gw_block_offer *offer, struct gw_block_desc *desc,
                          struct gw_error *err);
-    /* Every block was taken and the memory is about to arrive. May be NULL. */
+    /* Every block was taken and the memory is about to arrive. May be NULL. A block that this machine has and
+     * that was not offered keeps what is in it: refuse here (code block), unless the guest can do without. */
     int (*blocks_ready)(void *ctx, struct gw_error *err);
     /* COMMIT arrived: take what only one host may hold (disk locks). On failure everything taken
      * must have been given back on return: the guest then resumes at the source (DECLINED). */

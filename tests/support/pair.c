@@ -209,6 +209,12 @@ static int offered(void *ctx, const struct gw_block_offer *offer, struct gw_bloc
     return gw_error_set(err, -ENOENT, GW_CODE_BLOCK, "no such block here");
 }
 
+static int blocks_ready(void *ctx, struct gw_error *err)
+{
+    struct pair *pair = ctx;
+    return pair->blocks_ready ? pair->blocks_ready(pair, err) : 0;
+}
+
 static int acquire_guest(void *ctx, struct gw_error *err)
 {
     struct pair *pair = ctx;
@@ -269,6 +275,7 @@ static const struct gw_source_ops source_ops = {
 static const struct gw_target_ops target_ops = {
     .struct_bytes = sizeof(target_ops),
     .block_offered = offered,
+    .blocks_ready = blocks_ready,
     .acquire = acquire_guest,
     .run = run_guest,
     .event = target_event,

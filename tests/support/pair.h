@@ -33,6 +33,7 @@ struct pair {
     bool writes; /* a thread writes random words while the guest runs */
     int (*block_offered)(struct pair *pair,
                          const struct gw_block_offer *offer); /* first; may refuse */
+    int (*blocks_ready)(struct pair *pair, struct gw_error *err);
     int (*acquire)(struct pair *pair);
     int (*run)(struct pair *pair);
     int (*release)(struct pair *pair);
