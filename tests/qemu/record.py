@@ -48,15 +48,18 @@ MANY = [
     "-device", "virtio-rng-pci", "-device", "virtio-balloon-pci", "-device", "virtio-serial-pci",
 ]
 
+MICROVM_MANY = [
+    *disk("d0"), "-device", "virtio-blk-device,drive=d0",
+    "-netdev", "hubport,id=n0,hubid=0", "-device", "virtio-net-device,netdev=n0",
+]
+
 # name: (words of the command line, capabilities, parameters, what else)
 SCENES = {
     "pc": (PC + ["-m", "16M", "-nodefaults"], {}, {}, {}),
     "pc-defaults": (PC + ["-m", "64M"], {}, {}, {}),
     "q35": (Q35 + ["-m", "64M"], {}, {}, {}),
     "microvm": (MICROVM + ["-m", "32M"], {}, {}, {}),
-    "microvm-blk": (MICROVM + ["-m", "32M", *disk("d0"), "-device", "virtio-blk-device,drive=d0",
-                               "-netdev", "hubport,id=n0,hubid=0", "-device",
-                               "virtio-net-device,netdev=n0"], {}, {}, {}),
+    "microvm-blk": (MICROVM + ["-m", "32M", *MICROVM_MANY], {}, {}, {}),
     "pc-many": (PC + ["-m", "64M", "-smp", "2"] + MANY, {}, {}, {}),
     "q35-many": (Q35 + ["-m", "96M", "-smp", "2"] + MANY, {}, {}, {}),
     "uuid": (PC + ["-m", "16M", "-nodefaults", "-uuid", "00112233-4455-6677-8899-aabbccddeeff"],
@@ -75,6 +78,8 @@ SCENES = {
     "ram-16m": (file_ram("16M", "pc-i440fx-7.2"), {}, {}, {"fill": 1}),
     "ram-64m": (file_ram("64M", "q35"), {}, {}, {"fill": 2}),
     "ram-256m": (file_ram("256M", "pc-i440fx-7.2") + MANY, {}, {}, {"fill": 3}),
+    "ram-microvm": (file_ram("48M", "microvm") + MICROVM_MANY, {}, {}, {"fill": 4}),
+    "ram-microvm-runs": (file_ram("48M", "microvm") + MICROVM_MANY, {}, {}, {"fill": 5, "runs": True}),
     "compress": (file_ram("16M", "pc-i440fx-7.2"), {"compress": True}, {}, {"fill": 1}),
     "xbzrle": (file_ram("16M", "pc-i440fx-7.2") + ["-nodefaults", "-gdb",
                                                    "unix:{dir}/gdb,server=on,wait=off"],

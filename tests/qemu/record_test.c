@@ -32,8 +32,8 @@ static const char *godwit(void)
 }
 
 /* Those whose memory is a file stand first. */
-static const char *const with_memory[] = {"ram-16m", "ram-64m",  "ram-256m",
-                                          "xbzrle",  "compress", NULL};
+static const char *const with_memory[] = {"ram-16m",          "ram-64m", "ram-256m", "ram-microvm",
+                                          "ram-microvm-runs", "xbzrle",  "compress", NULL};
 static const char *const without[] = {"pc",
                                       "pc-defaults",
                                       "q35",
