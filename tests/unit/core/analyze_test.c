@@ -77,6 +77,32 @@ GW_TEST(analyze, every_byte_is_accounted_for_from_a_file_and_a_pipe)
     GW_EXPECT_EQ(gw_alloc_live(), 0);
 }
 
+/* As 10.0 and newer write it: the guest stands still, the ends follow. */
+GW_TEST(analyze, the_start_of_a_switchover_is_told_where_it_stands)
+{
+    struct gw_stream_command_record command = {.struct_bytes = sizeof(command)};
+    struct recording r;
+    recording_init(&r);
+    recording_begin(&r, "pc");
+    recording_ram(&r, blocks, 4 * RECORDING_PAGE);
+    size_t offset = r.w.bytes;
+    recording_hex(&r, "08 000b 0000");
+    recording_head(&r, GW_ITEM_END, 2, "", 0, 0);
+    recording_eos(&r);
+    recording_foot(&r, 2);
+    recording_full(&r, 3, "first", "abc", 3);
+    recording_end(&r, JSON(DEVICE("first", 3)));
+    struct gw_analysis *a = recording_analyze(&r, true, NULL);
+    GW_ASSERT(a != NULL);
+    GW_EXPECT_STREQ(recording_fault(a), "");
+    GW_EXPECT_EQ(recording_facts(a).command_count, 1);
+    GW_ASSERT(gw_analysis_command(a, 0, &command));
+    GW_EXPECT_STREQ(command.name, "SWITCHOVER_START");
+    GW_EXPECT_EQ(command.offset, offset);
+    gw_analysis_free(a);
+    recording_fini(&r);
+}
+
 GW_TEST(analyze, without_a_description_devices_are_opaque_and_that_is_no_fault)
 {
     struct recording r;
