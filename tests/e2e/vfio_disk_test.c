@@ -15,12 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STATE_BYTES (UINT64_C(64) << 20)
-#else
-#define STATE_BYTES (UINT64_C(1) << 30)
-#endif
-
 struct host {
     struct gw_guest *guest;
     struct opaque_end *end;
@@ -180,7 +174,7 @@ static void expect_ended(struct opaque_scene *scene, struct gw_source *src, stru
 {
     struct gw_error here = GW_ERROR_INIT, there = GW_ERROR_INIT;
     int source = -EINPROGRESS, target = -EINPROGRESS;
-    uint64_t deadline = now_ms() + 400000;
+    uint64_t deadline = now_ms() + OPAQUE_STATE_S * UINT64_C(1000);
     while (now_ms() < deadline && (source == -EINPROGRESS || target == -EINPROGRESS)) {
         turn(scene, hosts);
         if (source == -EINPROGRESS)
@@ -199,12 +193,11 @@ static const char *const ways[] = {"tcp_feature", "unix_staging", "ofi_feature",
 
 GW_TEST_EACH(vfio_disk, memory_disk_and_a_gibibyte_of_device_arrive_from_a_running_guest, ways)
 {
-    bool slow = strncmp(param, "rdma", 4) == 0; /* an emulated host */
     struct opaque_scene scene = {.devices = 1};
     struct host hosts[2] = {{.end = &scene.src}, {.end = &scene.dst, .from = &scene.src}};
     struct gw_error err = GW_ERROR_INIT;
     struct gw_dirty *dirty = NULL;
-    scene.config = opaque_config(slow ? UINT64_C(64) << 20 : STATE_BYTES);
+    scene.config = opaque_config(opaque_state_bytes(param));
     scene.staging = strstr(param, "staging") != NULL;
     const char *uri = opaque_uri(&scene, param);
     struct gw_params *params = opaque_params(NULL);

@@ -6,37 +6,25 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STATE_BYTES (UINT64_C(64) << 20)
-#else
-#define STATE_BYTES (UINT64_C(1) << 30)
-#endif
 
 static const char *const ways[] = {"tcp_staging",  "tcp_feature",  "unix_staging",
                                    "unix_feature", "ofi_staging",  "ofi_feature",
                                    "rdma_staging", "rdma_feature", NULL};
 
-/* An emulated host is small and slow. */
-static uint64_t state_bytes(const char *way)
-{
-    return strncmp(way, "rdma", 4) == 0 ? UINT64_C(64) << 20 : STATE_BYTES;
-}
-
 GW_TEST_EACH(vfio, a_gibibyte_of_state_that_changes_arrives, ways)
 {
-    struct opaque_scene scene = {.config = opaque_config(state_bytes(param))};
+    uint64_t bytes = opaque_state_bytes(param);
+    struct opaque_scene scene = {.config = opaque_config(bytes)};
     struct gw_vfio_stats stats;
     opaque_scene_init(&scene, param);
-    GW_EXPECT(opaque_scene_finish(&scene, 2, 300));
+    GW_EXPECT(opaque_scene_finish(&scene, 2, OPAQUE_STATE_S));
     opaque_scene_expect_moved(&scene);
     gw_vfio_stats(scene.src.vfio[0], &stats);
-    GW_EXPECT_GE(stats.precopy_bytes, state_bytes(param));
-    GW_EXPECT_LT(stats.stop_copy_bytes, state_bytes(param) / 4);
-    printf("  %llu bytes while it ran, %llu in the pause, in %llu sections\n",
-           (unsigned long long)stats.precopy_bytes, (unsigned long long)stats.stop_copy_bytes,
-           (unsigned long long)stats.sections);
+    GW_EXPECT_GE(stats.precopy_bytes, bytes);
+    GW_EXPECT_LT(stats.stop_copy_bytes, bytes / 4);
+    printf("  of %llu bytes %llu while it ran, %llu in the pause, in %llu sections\n",
+           (unsigned long long)bytes, (unsigned long long)stats.precopy_bytes,
+           (unsigned long long)stats.stop_copy_bytes, (unsigned long long)stats.sections);
     opaque_scene_fini(&scene);
 }
 
@@ -105,6 +93,24 @@ GW_TEST(vfio, initial_data_that_never_ends_keeps_the_guest_here_until_it_is_canc
     GW_EXPECT_EQ(pair->source_rc, -ECANCELED);
     GW_EXPECT_EQ(vendor_state(scene.src.vendor[0]), GW_ODEV_RUNNING);
     GW_EXPECT_EQ(vendor_state(scene.dst.vendor[0]), GW_ODEV_RUNNING); /* by a reset */
+    opaque_scene_fini(&scene);
+}
+
+/* Its driver says that there is more than any pause allows, and gives nothing: section after section brings the
+ * target nothing, which takes them all. The source is who sees that this ends nowhere. */
+GW_TEST(vfio, a_device_that_always_has_more_and_gives_nothing_does_not_converge)
+{
+    struct opaque_scene scene = {.config = opaque_config(UINT64_C(4) << 20)};
+    struct gw_vfio_stats stats;
+    scene.config.pending = VENDOR_PENDING_NEVER;
+    opaque_scene_init(&scene, "tcp_staging");
+    GW_EXPECT_EQ(gw_source_set(scene.pair.src, "x-stall-action", "fail", NULL), 0);
+    GW_EXPECT(opaque_scene_finish(&scene, 1, 60));
+    opaque_scene_expect_failed(&scene, "MiB would remain after every round");
+    GW_EXPECT_EQ(scene.pair.source_err.code, GW_CODE_NO_CONVERGENCE);
+    GW_EXPECT_EQ(scene.pair.pauses, 0);
+    gw_vfio_stats(scene.dst.vfio[0], &stats);
+    GW_EXPECT_GT(stats.sections, 2);
     opaque_scene_fini(&scene);
 }
 

@@ -34,6 +34,10 @@ struct opaque_scene {
 
 /* Of so many bytes, with nothing odd about it. */
 struct vendor_config opaque_config(uint64_t bytes);
+/* What a test moves over @way if it is to be much: a gibibyte. A sixteenth of it under a sanitizer, and over
+ * rdma, whose hosts are emulated, unless GODWIT_TEST_FULL asks for all of it: that takes minutes. */
+uint64_t opaque_state_bytes(const char *way);
+#define OPAQUE_STATE_S 1500 /* in which that is there, in emulation under a sanitizer too */
 /* @way: "tcp_staging", "unix_feature", "ofi_...", "rdma_...": wire and interface. Skips where there is no such
  * wire. */
 void opaque_scene_init(struct opaque_scene *scene, const char *way);
