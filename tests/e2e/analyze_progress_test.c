@@ -6,7 +6,6 @@
 #include "tests/support/command.h"
 #include "tests/support/recording.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
@@ -16,7 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define WIPE "\r\033[K"

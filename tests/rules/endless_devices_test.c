@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +29,6 @@ struct rain {
     struct raw_source raw;
     pthread_t thread;
     bool has_data_tag;
-    _Atomic bool ended; /* the session, as the source sees it */
 };
 
 /* ---- the source -------------------------------------------------------------------------------- */
