@@ -223,6 +223,7 @@ GW_TEST_EACH(vfio_disk, memory_disk_and_a_gibibyte_of_device_arrive_from_a_runni
     GW_EXPECT_STREQ(err.message, "");
     GW_EXPECT_EQ(vendor_state(scene.src.vendor[0]), GW_ODEV_STOP);
     GW_EXPECT_EQ(vendor_state(scene.dst.vendor[0]), GW_ODEV_RUNNING);
+    printf("  %llu bytes of device state\n", (unsigned long long)vendor_bytes(scene.dst.vendor[0]));
 
     gw_source_free(src);
     gw_target_free(tgt);

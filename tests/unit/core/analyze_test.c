@@ -84,7 +84,7 @@ GW_TEST(analyze, the_start_of_a_switchover_is_told_where_it_stands)
     struct recording r;
     recording_init(&r);
     recording_begin(&r, "pc");
-    recording_ram(&r, blocks, 4 * RECORDING_PAGE);
+    recording_ram(&r, blocks, UINT64_C(4) * RECORDING_PAGE);
     size_t offset = r.w.bytes;
     recording_hex(&r, "08 000b 0000");
     recording_head(&r, GW_ITEM_END, 2, "", 0, 0);
