@@ -346,7 +346,8 @@ GW_TEST(keyed, a_source_that_clears_once_is_started_when_all_is_registered)
     end(&pair);
 }
 
-/* The kernel's own, where a device does pin. (The rig's kernel is too old for pagemap-scan.) */
+/* The kernel's own, where a device does pin. (The rig's kernel is too old for pagemap-scan.) Soft-dirty bits of
+ * pinned private pages are not cleared, but where they are huge (Linux 5.12 and later: docs/decisions/0009). */
 static const char *const over_rdma[] = {"uffd_wp_rdma", "soft_dirty_rdma", NULL};
 
 GW_TEST_EACH(keyed, an_idle_guest_is_not_sent_again, over_rdma)
@@ -362,7 +363,8 @@ GW_TEST_EACH(keyed, an_idle_guest_is_not_sent_again, over_rdma)
     begin(&pair, two, plain);
     snprintf(uri, sizeof(uri), "rdma:%s:0", address);
     pair.listen_uri = uri;
-    pair_add_block(&pair, "ram0", 64 * MIB, GW_BLOCK_ANON, 100);
+    pair_add_block(&pair, "ram0", 64 * MIB,
+                   pair.dirty_method == GW_DIRTY_UFFD_WP ? GW_BLOCK_ANON : GW_BLOCK_MEMFD, 100);
     go(&pair);
     expect_moved(&pair);
     struct gw_stats stats = stats_of(pair.src);
