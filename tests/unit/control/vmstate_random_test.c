@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Descriptions and values that nobody thought of: what is saved is what is loaded, and whatever a byte
  * is changed to, a load fails and leaves the object as it was, or gives one that can be saved.
- * GODWIT_VMSTATE_SEEDS says how many (100000); the sanitizers look at a tenth unless told. */
+ * GODWIT_VMSTATE_SEEDS says how many (100000); the thread sanitizer looks at a tenth unless told. */
 #include "control/stream_describe.h"
 #include "control/vmdesc.h"
 #include "tests/support/vmstate_random.h"
@@ -10,7 +10,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef __SANITIZE_THREAD__
 #define SEEDS 10000
 #else
 #define SEEDS 100000
