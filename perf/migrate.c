@@ -13,13 +13,14 @@
  *            less the calls of one that ended after its first round, as an embedder that brings its
  *            own dirty log sees them.
  *
- *     perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix|ofi:PROVIDER] [--channels N] [--ram SIZE]
- *                  [--runs N] [--limit RATE] [--smoke]
+ *     perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix|rdma|ofi:PROVIDER] [--channels N]
+ *                  [--ram SIZE] [--runs N] [--limit RATE] [--smoke]
  *
  * idle runs the command that lies beside this program, and says of one-sided wires how many chunks were
  * ready in time and how many control messages the source said in its first round. ofi:shm wants
- * FI_SHM_DISABLE_CMA=1; a plain loop beside ofi is one over tcp. The others are embedders themselves. Sources
- * are in this process, targets in a child of it. */
+ * FI_SHM_DISABLE_CMA=1, rdma the device's address in RIG_ADDR, which scripts/soft-roce sets; a plain loop beside
+ * them is one over tcp. The others are embedders themselves. Sources are in this process, targets in a child of
+ * it. */
 #include "core/base/clock.h"
 #include "perf/bench.h"
 
@@ -76,13 +77,24 @@ static bool is_ofi(void)
     return strncmp(options.wire, "ofi:", 4) == 0;
 }
 
+static bool is_rdma(void)
+{
+    return strcmp(options.wire, "rdma") == 0;
+}
+
+static bool is_one_sided(void)
+{
+    return is_ofi() || is_rdma();
+}
+
 static const char *listen_uri(void)
 {
-    static char uri[64];
+    static char uri[128];
     if (strcmp(options.wire, "tcp") == 0)
         return "tcp:127.0.0.1:0";
-    if (is_ofi()) {
-        snprintf(uri, sizeof(uri), "%s:127.0.0.1:0", options.wire);
+    if (is_one_sided()) {
+        snprintf(uri, sizeof(uri), "%s:%s:0", options.wire,
+                 is_rdma() ? getenv("RIG_ADDR") : "127.0.0.1");
         return uri;
     }
     snprintf(uri, sizeof(uri), "unix:/tmp/godwit-perf-migrate.%d", (int)getpid());
@@ -103,7 +115,7 @@ static void set_ceilings(json_t *line, double rate)
 {
     double copy = gw_bench_copy_rate(options.ram);
     double plain =
-        gw_bench_plain_rate(is_ofi() ? "tcp" : options.wire, options.channels, options.ram);
+        gw_bench_plain_rate(is_one_sided() ? "tcp" : options.wire, options.channels, options.ram);
     json_object_set_new(line, "memcpy-gb-per-s", json_real(copy));
     json_object_set_new(line, "plain-gb-per-s", json_real(plain));
     json_object_set_new(line, "of-plain", json_real(rate / plain));
@@ -249,7 +261,7 @@ static void measure_idle(void)
     json_object_set_new(line, "source-cpu-ms", gw_bench_spread(idle.cpu[0], options.runs));
     json_object_set_new(line, "target-cpu-ms", gw_bench_spread(idle.cpu[1], options.runs));
     json_object_set_new(line, "system-calls-per-mib", gw_bench_spread(idle.calls, options.runs));
-    if (is_ofi())
+    if (is_one_sided())
         json_object_set_new(line, "chunks-ready", gw_bench_spread(idle.chunks_ready, options.runs));
     json_object_set_new(line, "first-round-control-messages",
                         gw_bench_spread(idle.said, options.runs));
@@ -590,9 +602,9 @@ static void measure_calls(void)
 
 static _Noreturn void usage(void)
 {
-    fprintf(stderr,
-            "usage: perf-migrate [--part idle|bandwidth|calls]... [--wire tcp|unix|ofi:PROVIDER] "
-            "[--channels N] [--ram SIZE] [--runs N] [--limit RATE] [--smoke]\n");
+    fprintf(stderr, "usage: perf-migrate [--part idle|bandwidth|calls]... "
+                    "[--wire tcp|unix|rdma|ofi:PROVIDER] "
+                    "[--channels N] [--ram SIZE] [--runs N] [--limit RATE] [--smoke]\n");
     exit(2);
 }
 
@@ -639,10 +651,13 @@ static void parse_options(int argc, char **argv)
     }
     if (options.parts == 0)
         options.parts = PARTS_ALL;
-    if ((strcmp(options.wire, "tcp") != 0 && strcmp(options.wire, "unix") != 0 && !is_ofi()) ||
+    if ((strcmp(options.wire, "tcp") != 0 && strcmp(options.wire, "unix") != 0 &&
+         !is_one_sided()) ||
         options.channels < 1 || options.channels > 64 || options.runs < 1 ||
         options.runs > RUNS_MAX || options.ram < 8 << 20 || options.limit == 0)
         usage();
+    if (is_rdma() && !getenv("RIG_ADDR"))
+        die("rdma", "RIG_ADDR is not set: run it by scripts/soft-roce");
     options.ram &= ~((UINT64_C(2) << 20) - 1);
 }
 

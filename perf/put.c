@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: MIT
 /* perf-put: how fast a wire carries puts, and at what price in system calls. A thread per
  * endpoint and side, in one process: the senders put a region over and over, the receivers only
- * receive. The ceilings of the same run are a memcpy of as much memory, and a plain blocking
- * send/recv loop of 1 MiB over the same kind of socket: through as much memory ("plain"), and through
- * the same MiB again and again, which then stays in the cache. Afterwards puts of 4 KiB, one at a time, each
- * endpoint its own, until a fence behind each was answered. One JSON line on stdout.
+ * receive. Afterwards puts of 4 KiB, one at a time, each endpoint its own, until a fence behind each was
+ * answered. A JSON line on stdout for each kind of memory:
  *
- *     perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL]
- *              [--put BYTES] [--stride N] [--smoke]
+ * warm         touched at both ends before the clock starts, and registered.
+ * cold-target  never touched at the target, as a guest's memory is that arrives: each byte is put once, and
+ *              the clock has what makes it there, faults or a registration that pins.
+ * cold         never touched at the source either. A socket reads zeroes from there; a NIC pins new pages.
  *
+ * The ceilings of the same run: a memcpy of as much memory, into touched and into untouched memory, and a
+ * plain blocking send/recv loop of 1 MiB over the same kind of socket: through as much memory, as cold
+ * ("plain"), and through the same MiB again and again, which then stays in the cache. A device's own ceiling
+ * is not among them: for rdma it is ib_write_bw, which perf/compare-qemu-rdma runs beside this program.
+ *
+ *     perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints N] [--bytes TOTAL] [--put BYTES]
+ *              [--memory warm|cold-target|cold|all] [--region SIZE] [--stride N] [--smoke]
+ *
+ * --region is how much memory each endpoint walks over and over (256M, or all of its bytes if they are
+ * fewer, or cold).
  * Provider shm wants FI_SHM_DISABLE_CMA=1; in one process it is for what closes nothing before the end.
  * rdma wants the device's address in RIG_ADDR, which scripts/soft-roce sets.
  * --stride N leaves N - 1 puts' worth between puts ("every Nth page"). */
@@ -35,15 +45,26 @@
 #define LATENCY_PUTS 1000
 #define LATENCY_BYTES 4096u
 
+enum memory { WARM, COLD_TARGET, COLD, MEMORIES };
+
+static const char *const memory_names[MEMORIES] = {"warm", "cold-target", "cold"};
+
 static struct {
     const char *wire;
+    unsigned memories; /* bits */
     unsigned endpoints;
     uint64_t bytes;
     uint32_t put;
     unsigned stride;
-    uint64_t region; /* of each endpoint */
-} options = {
-    .wire = "tcp", .endpoints = 1, .bytes = UINT64_C(4) << 30, .put = 1u << 20, .stride = 1};
+    uint64_t region; /* of each endpoint; 0: as fits */
+} options = {.wire = "tcp",
+             .memories = 1u << WARM,
+             .endpoints = 1,
+             .bytes = UINT64_C(4) << 30,
+             .put = 1u << 20,
+             .stride = 1};
+
+static uint64_t region; /* of each endpoint, as the kind of memory that is measured wants it */
 
 /* "ofi" of "ofi:net" */
 static const char *scheme(void)
@@ -69,12 +90,15 @@ static _Noreturn void die(const char *what, const struct gw_error *err)
     exit(1);
 }
 
+#define UNTOUCHED (-1)
+
 static uint8_t *new_memory(uint64_t bytes, int fill)
 {
     uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         die("mmap", NULL);
-    memset(memory, fill, bytes);
+    if (fill != UNTOUCHED)
+        memset(memory, fill, bytes);
     return memory;
 }
 
@@ -124,7 +148,7 @@ static unsigned next_puts(const struct side *side, uint64_t *at, uint64_t left, 
     unsigned n = 0;
     for (; n < 512 && left > 0; n++) {
         uint32_t bytes = left < options.put ? (uint32_t)left : options.put;
-        if (*at + bytes > options.region)
+        if (*at + bytes > region)
             *at = 0;
         puts[n] = (struct gw_put){.local = side->memory + *at,
                                   .mr = side->mr,
@@ -241,20 +265,20 @@ static double latency_us(const struct side *sources, unsigned percent)
 
 /* ---- the ceilings ---- */
 
-static double copy_rate(void)
+/* @fill: of what is copied to, each time; UNTOUCHED: it is new each time. */
+static double copy_rate(int fill)
 {
-    uint64_t bytes = options.region;
-    uint8_t *from = new_memory(bytes, 1);
-    uint8_t *to = new_memory(bytes, 2);
+    uint8_t *from = new_memory(region, 1);
     double best = 0;
     for (int i = 0; i < 3; i++) {
+        uint8_t *to = new_memory(region, fill);
         uint64_t start = gw_clock_ns();
-        memcpy(to, from, bytes);
-        double rate = (double)bytes / (double)(gw_clock_ns() - start);
+        memcpy(to, from, region);
+        double rate = (double)region / (double)(gw_clock_ns() - start);
         best = rate > best ? rate : best;
+        munmap(to, region);
     }
-    munmap(from, bytes);
-    munmap(to, bytes);
+    munmap(from, region);
     return best;
 }
 
@@ -276,9 +300,14 @@ static void *run_plain_reader(void *arg)
     }
 }
 
+static bool plain_is_unix(void)
+{
+    return strcmp(options.wire, "unix") == 0;
+}
+
 static void plain_pair(int fds[2])
 {
-    if (strcmp(options.wire, "unix") == 0) {
+    if (plain_is_unix()) {
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0)
             die("socketpair", NULL);
         return;
@@ -296,13 +325,14 @@ static void plain_pair(int fds[2])
 }
 
 /* @span: the memory that each side walks; 1 MiB stays in the cache, a region does not. */
-static double plain_rate(uint64_t total, uint64_t span)
+static double plain_rate(uint64_t total, uint64_t span, enum memory kind)
 {
     int fds[2];
     pthread_t reader;
     plain_pair(fds);
-    uint8_t *memory = new_memory(span, 1);
-    struct plain plain = {.fd = fds[1], .memory = new_memory(span, 0), .span = span};
+    uint8_t *memory = new_memory(span, kind == COLD ? UNTOUCHED : 1);
+    struct plain plain = {
+        .fd = fds[1], .memory = new_memory(span, kind == WARM ? 0 : UNTOUCHED), .span = span};
     uint64_t start = gw_clock_ns();
     pthread_create(&reader, NULL, run_plain_reader, &plain);
     for (uint64_t sent = 0; sent < total;) {
@@ -427,6 +457,15 @@ static uint64_t parse_bytes(const char *text)
     }
 }
 
+static unsigned parse_memory(const char *name)
+{
+    for (unsigned i = 0; i < MEMORIES; i++) {
+        if (strcmp(name, memory_names[i]) == 0)
+            return 1u << i;
+    }
+    return strcmp(name, "all") == 0 ? (1u << MEMORIES) - 1 : 0;
+}
+
 static void parse_options(int argc, char **argv)
 {
     static const struct option longs[] = {
@@ -434,6 +473,8 @@ static void parse_options(int argc, char **argv)
         {"endpoints", required_argument, NULL, 'e'},
         {"bytes", required_argument, NULL, 'b'},
         {"put", required_argument, NULL, 'p'},
+        {"memory", required_argument, NULL, 'm'},
+        {"region", required_argument, NULL, 'r'},
         {"stride", required_argument, NULL, 's'},
         {"smoke", no_argument, NULL, 'S'},
         {NULL, 0, NULL, 0},
@@ -456,26 +497,42 @@ static void parse_options(int argc, char **argv)
         case 's':
             options.stride = (unsigned)parse_bytes(optarg);
             break;
+        case 'm':
+            options.memories = parse_memory(optarg);
+            break;
+        case 'r':
+            options.region = parse_bytes(optarg);
+            break;
         case 'S':
             options.bytes = UINT64_C(32) << 20;
+            options.memories = (1u << MEMORIES) - 1;
             break;
         default:
             exit(2);
         }
     }
-    options.region = UINT64_C(256) << 20;
-    if (options.region > options.bytes && options.stride == 1)
-        options.region = options.bytes & ~(uint64_t)(RAW_BYTES - 1);
-    if (options.region < RAW_BYTES)
-        options.region = RAW_BYTES;
     if (!gw_wire_name(scheme()) || options.endpoints < 1 || options.endpoints > ENDPOINTS_MAX ||
-        options.put < 1 || options.put > 4u << 20 || options.stride < 1 || options.bytes < 4096) {
+        options.put < 1 || options.put > 4u << 20 || options.stride < 1 || options.bytes < 4096 ||
+        options.memories == 0 || (options.region && options.region < RAW_BYTES)) {
         fprintf(stderr,
                 "usage: perf-put [--wire tcp|unix|rdma|ofi:PROVIDER] [--endpoints 1..%d] "
-                "[--bytes TOTAL] [--put 1..4M] [--stride N] [--smoke]\n",
+                "[--bytes TOTAL] [--put 1..4M] [--memory warm|cold-target|cold|all] "
+                "[--region 1M..] [--stride N] [--smoke]\n",
                 ENDPOINTS_MAX);
         exit(2);
     }
+}
+
+/* Cold memory is cold once: each endpoint's has room for every put of it. */
+static uint64_t region_for(enum memory kind)
+{
+    uint64_t all = options.bytes / options.endpoints * options.stride;
+    uint64_t bytes = options.region ? options.region : UINT64_C(256) << 20;
+    if (kind != WARM)
+        bytes = (all + RAW_BYTES - 1) & ~(uint64_t)(RAW_BYTES - 1);
+    else if (bytes > options.bytes && options.stride == 1)
+        bytes = options.bytes & ~(uint64_t)(RAW_BYTES - 1);
+    return bytes < RAW_BYTES ? RAW_BYTES : bytes;
 }
 
 static void cpu_name(char *text, size_t bytes)
@@ -494,13 +551,20 @@ static void cpu_name(char *text, size_t bytes)
         fclose(file);
 }
 
-static void report(uint64_t elapsed_ns, const struct side *sources, const struct side *targets,
-                   double copy, double plain, double cached)
+struct result {
+    enum memory kind;
+    uint64_t elapsed_ns, register_ns; /* cold memory: the one is part of the other */
+    double copy[2];                   /* into touched memory, into untouched */
+    double plain, cached;
+};
+
+static void report(const struct result *result, const struct side *sources,
+                   const struct side *targets)
 {
     uint64_t source_calls = 0, target_calls = 0, copied = 0;
     struct utsname kernel;
     char cpu[128];
-    double rate = (double)options.bytes / (double)elapsed_ns;
+    double rate = (double)options.bytes / (double)result->elapsed_ns;
     double mib = (double)options.bytes / (1 << 20);
 
     for (unsigned i = 0; i < options.endpoints; i++) {
@@ -511,71 +575,94 @@ static void report(uint64_t elapsed_ns, const struct side *sources, const struct
     uname(&kernel);
     cpu_name(cpu, sizeof(cpu));
     printf("{\"bench\":\"put\",\"commit\":\"%s\",\"cpu\":\"%s\",\"cpus\":%ld,\"kernel\":\"%s\","
-           "\"wire\":\"%s\",\"endpoints\":%u,\"bytes\":%llu,\"put-bytes\":%u,\"stride\":%u,"
-           "\"gb-per-s\":%.3f,\"system-calls-per-mib\":%.3f,\"source-calls-per-mib\":%.3f,"
-           "\"target-calls-per-mib\":%.3f,\"copied-bytes\":%llu,\"memcpy-gb-per-s\":%.3f,"
-           "\"plain-gb-per-s\":%.3f,\"plain-cached-gb-per-s\":%.3f,\"of-plain\":%.3f,"
-           "\"put-4k-fenced-us\":{\"median\":%.2f,\"p99\":%.2f}}\n",
+           "\"wire\":\"%s\",\"memory\":\"%s\",\"endpoints\":%u,\"bytes\":%llu,"
+           "\"region-bytes\":%llu,\"put-bytes\":%u,\"stride\":%u,"
+           "\"gb-per-s\":%.3f,\"register-ms\":%.3f,\"system-calls-per-mib\":%.3f,"
+           "\"source-calls-per-mib\":%.3f,\"target-calls-per-mib\":%.3f,\"copied-bytes\":%llu,",
            GW_COMMIT, cpu, sysconf(_SC_NPROCESSORS_ONLN), kernel.release, options.wire,
-           options.endpoints, (unsigned long long)options.bytes, options.put, options.stride, rate,
-           (double)(source_calls + target_calls) / mib, (double)source_calls / mib,
-           (double)target_calls / mib, (unsigned long long)copied, copy, plain, cached,
-           rate / plain, latency_us(sources, 50), latency_us(sources, 99));
+           memory_names[result->kind], options.endpoints, (unsigned long long)options.bytes,
+           (unsigned long long)region, options.put, options.stride, rate,
+           (double)result->register_ns / 1e6, (double)(source_calls + target_calls) / mib,
+           (double)source_calls / mib, (double)target_calls / mib, (unsigned long long)copied);
+    printf("\"memcpy-gb-per-s\":%.3f,\"memcpy-cold-gb-per-s\":%.3f,\"of-memcpy\":%.3f,"
+           "\"plain-wire\":\"%s\",\"plain-gb-per-s\":%.3f,\"plain-cached-gb-per-s\":%.3f,"
+           "\"of-plain\":%.3f,\"device-ceiling\":\"%s\","
+           "\"put-4k-fenced-us\":{\"median\":%.2f,\"p99\":%.2f}}\n",
+           result->copy[0], result->copy[1], rate / result->copy[result->kind != WARM],
+           plain_is_unix() ? "unix" : "tcp", result->plain, result->cached, rate / result->plain,
+           strcmp(options.wire, "rdma") == 0 ? "ib_write_bw, in perf/compare-qemu-rdma" : "",
+           latency_us(sources, 50), latency_us(sources, 99));
+    fflush(stdout);
 }
 
 /* Memory for both sides, and the right to write the target's. */
 static void lend(struct gw_domain *source_domain, struct side *source, struct side *target,
-                 unsigned region)
+                 unsigned number, enum memory kind)
 {
     struct gw_error err = GW_ERROR_INIT;
     uint8_t key[GW_KEY_BYTES_MAX];
-    source->memory = new_memory(options.region, 0x5a);
-    target->memory = new_memory(options.region, 0);
     source->bytes = options.bytes / options.endpoints;
-    struct gw_mr_desc desc = {.addr = target->memory,
-                              .bytes = options.region,
-                              .access = GW_MR_REMOTE_WRITE,
-                              .region = region};
-    struct gw_mr_desc local = {.addr = source->memory, .bytes = options.region};
+    struct gw_mr_desc desc = {
+        .addr = target->memory, .bytes = region, .access = GW_MR_REMOTE_WRITE, .region = number};
+    struct gw_mr_desc local = {.addr = source->memory, .bytes = region};
     if (gw_mr_reg(target_domain, &desc, &target->mr, &err) < 0 ||
         ((gw_wire_flags(scheme()) & GW_EP_ONE_SIDED) &&
          gw_mr_reg(source_domain, &local, &source->mr, &err) < 0) ||
-        gw_rmr_open(source_domain, region, options.region, key, (size_t)gw_mr_pack(target->mr, key),
+        gw_rmr_open(source_domain, number, region, key, (size_t)gw_mr_pack(target->mr, key),
                     &source->rmr, &err) < 0)
-        die("register", &err);
+        die(kind == WARM ? "register" : "register memory never touched", &err);
 }
 
-int main(int argc, char **argv)
+static void put_all(struct gw_domain *source_domain, struct side *sources, struct side *targets,
+                    struct result *result, pthread_t *target_threads)
 {
-    static struct side sources[ENDPOINTS_MAX], targets[ENDPOINTS_MAX];
-    pthread_t source_threads[ENDPOINTS_MAX], target_threads[ENDPOINTS_MAX];
-    struct gw_wire_config config = {.index = 0};
-    struct gw_error err = GW_ERROR_INIT;
-    struct gw_domain *source_domain;
-
-    parse_options(argc, argv);
-#if GW_HAVE_OFI
-    gw_ofi_allow_one_process(true);
-#endif
-    double copy = copy_rate();
-    uint64_t plain_bytes = options.bytes < 1u << 30 ? options.bytes : 1u << 30;
-    double cached = plain_rate(plain_bytes, RAW_BYTES);
-    double plain = plain_rate(plain_bytes, options.region);
-    if (gw_domain_open(scheme(), &config, &source_domain, &err) < 0 ||
-        gw_domain_open(scheme(), &config, &target_domain, &err) < 0)
-        die("domain", &err);
-    connect_all(source_domain, sources, targets);
-    for (unsigned i = 0; i < options.endpoints; i++)
-        lend(source_domain, &sources[i], &targets[i], i);
-
+    pthread_t source_threads[ENDPOINTS_MAX];
+    for (unsigned i = 0; i < options.endpoints; i++) {
+        sources[i].memory = new_memory(region, result->kind == COLD ? UNTOUCHED : 0x5a);
+        targets[i].memory = new_memory(region, result->kind == WARM ? 0 : UNTOUCHED);
+    }
     uint64_t start = gw_clock_ns();
+    for (unsigned i = 0; i < options.endpoints; i++)
+        lend(source_domain, &sources[i], &targets[i], i, result->kind);
+    uint64_t registered = gw_clock_ns();
     for (unsigned i = 0; i < options.endpoints; i++) {
         pthread_create(&target_threads[i], NULL, run_target, &targets[i]);
         pthread_create(&source_threads[i], NULL, run_source, &sources[i]);
     }
     for (unsigned i = 0; i < options.endpoints; i++)
         pthread_join(source_threads[i], NULL);
-    uint64_t elapsed_ns = gw_clock_ns() - start;
+    result->register_ns = registered - start;
+    result->elapsed_ns = gw_clock_ns() - (result->kind == WARM ? registered : start);
+}
+
+static void measure_ceilings(struct result *result)
+{
+    uint64_t plain_bytes = options.bytes < 1u << 30 ? options.bytes : 1u << 30;
+    uint64_t span = region < plain_bytes ? region : plain_bytes & ~(uint64_t)(RAW_BYTES - 1);
+    result->copy[0] = copy_rate(2);
+    result->copy[1] = copy_rate(UNTOUCHED);
+    result->cached = plain_rate(plain_bytes, RAW_BYTES, WARM);
+    result->plain = plain_rate(plain_bytes, span < RAW_BYTES ? RAW_BYTES : span, result->kind);
+}
+
+static void measure(enum memory kind)
+{
+    static struct side sources[ENDPOINTS_MAX], targets[ENDPOINTS_MAX];
+    pthread_t target_threads[ENDPOINTS_MAX];
+    struct gw_wire_config config = {.index = 0};
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_domain *source_domain;
+    struct result result = {.kind = kind};
+
+    memset(sources, 0, sizeof(sources));
+    memset(targets, 0, sizeof(targets));
+    region = region_for(kind);
+    measure_ceilings(&result);
+    if (gw_domain_open(scheme(), &config, &source_domain, &err) < 0 ||
+        gw_domain_open(scheme(), &config, &target_domain, &err) < 0)
+        die("domain", &err);
+    connect_all(source_domain, sources, targets);
+    put_all(source_domain, sources, targets, &result, target_threads);
     measure_latency(sources); /* what was counted for the rate is counted by now */
     for (unsigned i = 0; i < options.endpoints; i++) {
         gw_ep_close(sources[i].ep);
@@ -584,11 +671,23 @@ int main(int argc, char **argv)
         gw_rmr_close(sources[i].rmr);
         gw_mr_dereg(sources[i].mr);
         gw_mr_dereg(targets[i].mr);
-        munmap(sources[i].memory, options.region);
-        munmap(targets[i].memory, options.region);
+        munmap(sources[i].memory, region);
+        munmap(targets[i].memory, region);
     }
     gw_domain_close(source_domain);
     gw_domain_close(target_domain);
-    report(elapsed_ns, sources, targets, copy, plain, cached);
+    report(&result, sources, targets);
+}
+
+int main(int argc, char **argv)
+{
+    parse_options(argc, argv);
+#if GW_HAVE_OFI
+    gw_ofi_allow_one_process(true);
+#endif
+    for (unsigned kind = 0; kind < MEMORIES; kind++) {
+        if (options.memories >> kind & 1)
+            measure((enum memory)kind);
+    }
     return 0;
 }
