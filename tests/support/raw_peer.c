@@ -12,10 +12,14 @@
 #define BLOCK_NAME "ram0"
 #define MACHINE "godwit"
 
+#define STEP_NS (5 * GW_NS_PER_MS) /* others wait for their turn meanwhile */
+
 static void sleep_on(struct gw_endpoint *ep, struct gw_channel *channel)
 {
     struct pollfd fds[4];
-    uint64_t wake_ns = gw_channel_wake_ns(channel);
+    uint64_t wake_ns = gw_channel_wake_ns(channel), step_ns = gw_clock_ns() + STEP_NS;
+    if (wake_ns > step_ns)
+        wake_ns = step_ns;
     int count = gw_ep_arm(ep, fds, 4, &wake_ns);
     if (wake_ns == 0)
         return;
@@ -57,7 +61,7 @@ static struct gw_endpoint *open_endpoint(struct raw_source *raw, unsigned index)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_endpoint *ep = NULL;
     struct gw_wire_config config = {.index = (uint16_t)index,
-                                    .deadline_ns = gw_clock_ns() + 5 * GW_NS_PER_S};
+                                    .deadline_ns = gw_clock_ns() + 30 * GW_NS_PER_S};
     memcpy(config.session, raw->session, sizeof(config.session));
     if (gw_connect(raw->dom, &raw->uri, &config, &ep, &err) < 0)
         GW_FAIL("connect endpoint %u: %s", index, err.message);
@@ -158,7 +162,8 @@ void raw_source_connect(struct raw_source *raw, const char *uri, uint64_t bytes,
     raw->control = open_endpoint(raw, 0);
     raw->channel = open_channel(raw->control, peer_timeout_ns);
     say_hello(raw, bytes, pages, peer_timeout_ns);
-    GW_ASSERT_EQ(gw_rmr_open(raw->dom, 0, bytes, NULL, 0, &raw->rmr, &err), 0);
+    if (!(gw_wire_flags(raw->uri.scheme) & GW_EP_ONE_SIDED))
+        GW_ASSERT_EQ(gw_rmr_open(raw->dom, 0, bytes, NULL, 0, &raw->rmr, &err), 0);
     for (unsigned i = 0; i < pages; i++) {
         raw->page[i] = open_endpoint(raw, i + 1);
         raw->page_channel[i] = open_channel(raw->page[i], peer_timeout_ns);
@@ -177,17 +182,40 @@ void raw_source_open(struct raw_source *raw, const char *uri, uint64_t bytes, un
     open_stream(raw, bytes);
 }
 
+void raw_lend(struct raw_source *raw, void *local, uint64_t bytes)
+{
+    uint8_t buf[64];
+    struct gw_error err = GW_ERROR_INIT;
+    struct gw_list_builder list = {.buf = buf, .bytes = sizeof(buf)};
+    struct gw_range_msg range = {.block = 0, .first = 0, .count = bytes};
+    struct gw_message msg = {.type = GW_MSG_WISHES};
+    struct gw_mr_desc desc = {.addr = local, .bytes = bytes};
+    struct gw_list_cursor cursor;
+    GW_ASSERT_EQ(gw_mr_reg(raw->dom, &desc, &raw->mr, &err), 0);
+    GW_ASSERT_EQ(gw_list_add_range(&list, GW_MSG_WISHES, &range), 0);
+    msg.u.list.data = buf;
+    msg.u.list.bytes = list.used;
+    raw_say(raw->channel, &msg);
+    if (!raw_hear(raw, GW_MSG_KEYS, &msg))
+        GW_FAIL("no KEYS");
+    gw_list_begin(&cursor, msg.u.list);
+    GW_ASSERT(gw_list_next_range(&cursor, GW_MSG_KEYS, &range));
+    GW_ASSERT_EQ(gw_rmr_open(raw->dom, 0, bytes, range.key, range.key_bytes, &raw->rmr, &err), 0);
+}
+
 void raw_put(struct raw_source *raw, unsigned page, const void *local, uint64_t offset,
              uint32_t bytes)
 {
-    struct gw_put put = {.local = local, .rmr = raw->rmr, .offset = offset, .bytes = bytes};
+    struct gw_put put = {
+        .local = local, .mr = raw->mr, .rmr = raw->rmr, .offset = offset, .bytes = bytes};
     struct gw_completion done;
     int taken;
     while ((taken = gw_put(raw->page[page], &put, 1)) == 0)
         sleep_on(raw->page[page], raw->page_channel[page]);
     GW_EXPECT_EQ(taken, 1);
-    while (gw_poll(raw->page[page], &done, 1) == 0)
+    while ((taken = gw_poll(raw->page[page], &done, 1)) == 0)
         sleep_on(raw->page[page], raw->page_channel[page]);
+    GW_EXPECT_EQ(taken, 1);
 }
 
 void raw_fence(struct raw_source *raw, unsigned page, uint32_t number, bool final)
@@ -240,6 +268,13 @@ void raw_prepare(struct raw_source *raw, uint32_t fence)
     raw_say(raw->channel, &msg);
 }
 
+void raw_token(struct raw_source *raw, enum gw_message_type type)
+{
+    struct gw_message msg = {.type = type};
+    msg.u.token = raw->token;
+    raw_say(raw->channel, &msg);
+}
+
 int raw_until_silent(struct gw_endpoint *ep, struct gw_channel *channel, struct gw_error *err)
 {
     for (;;) {
@@ -262,5 +297,6 @@ void raw_source_close(struct raw_source *raw)
     gw_channel_free(raw->channel);
     gw_ep_close(raw->control);
     gw_rmr_close(raw->rmr);
+    gw_mr_dereg(raw->mr);
     gw_domain_close(raw->dom);
 }

@@ -18,6 +18,7 @@ struct raw_source {
     struct gw_channel *page_channel[4];
     unsigned page_count;
     struct gw_rmr *rmr;
+    struct gw_mr *mr; /* one-sided wires: what raw_put() puts from, after raw_lend() */
     struct gw_hello reply;
     struct gw_token token;
 };
@@ -34,6 +35,9 @@ void raw_offer(struct raw_source *raw, uint64_t bytes, unsigned count);
 void raw_say(struct gw_channel *channel, const struct gw_message *msg);
 /* The next message of @type on the control endpoint; others are passed over. false: it ended. */
 bool raw_hear(struct raw_source *raw, enum gw_message_type type, struct gw_message *msg);
+/* One-sided wires: registers @local, asks for the key of as much of block 0 and waits for it. */
+void raw_lend(struct raw_source *raw, void *local, uint64_t bytes);
+/* Waits until it is done. */
 void raw_put(struct raw_source *raw, unsigned page, const void *local, uint64_t offset,
              uint32_t bytes);
 void raw_fence(struct raw_source *raw, unsigned page, uint32_t number, bool final);
@@ -43,6 +47,8 @@ void raw_ram_end(struct raw_source *raw);
 void raw_device(struct raw_source *raw, const char *name, const void *body, size_t bytes);
 void raw_eof(struct raw_source *raw);
 void raw_prepare(struct raw_source *raw, uint32_t fence);
+/* COMMIT or ACK. */
+void raw_token(struct raw_source *raw, enum gw_message_type type);
 /* Steps @channel until it ends; its error. */
 int raw_until_silent(struct gw_endpoint *ep, struct gw_channel *channel, struct gw_error *err);
 void raw_source_close(struct raw_source *raw);
