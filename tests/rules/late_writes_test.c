@@ -8,6 +8,7 @@
 #if GW_HAVE_OFI && GW_HAVE_RDMA
 #include "core/base/clock.h"
 #include "tests/shim/gw_test.h"
+#include "tests/support/one_sided.h"
 #include "tests/support/pair.h"
 #include "tests/support/raw_peer.h"
 #include "transport/ofi/ofi_impl.h"
@@ -31,8 +32,6 @@
 #define LATE_MS 400 /* so long, and so many writes, while the guest runs */
 #define LATE_WRITES 64u
 #define GUESTS 0xa5 /* what was put as it should be */
-
-static const char *const wires[] = {"ofi_net", "ofi_rxm", "rdma4", "rdma6", NULL};
 
 /* What both processes see. */
 struct seen {
@@ -187,18 +186,9 @@ static int note_run(struct pair *pair)
 
 static void open_target(struct target *target, const char *wire)
 {
-    static char listen[128];
-    const char *address = getenv(strcmp(wire, "rdma6") == 0 ? "RIG_ADDR6" : "RIG_ADDR");
-    if (strcmp(wire, "rdma4") == 0 || strcmp(wire, "rdma6") == 0) {
-        if (!address)
-            GW_SKIP("no RDMA device: RIG_ADDR is not set (scripts/soft-roce)");
-        snprintf(listen, sizeof(listen), wire[4] == '6' ? "rdma:[%s]:0" : "rdma:%s:0", address);
-    } else {
-        snprintf(listen, sizeof(listen), "ofi:%s:127.0.0.1:0",
-                 strcmp(wire, "ofi_net") == 0 ? "net" : "tcp;ofi_rxm");
-    }
+    const char *uri = gw_one_sided_uri(wire);
     memset(target, 0, sizeof(*target));
-    target->pair.listen_uri = listen;
+    target->pair.listen_uri = uri;
     target->pair.load = note_memory;
     target->pair.run = note_run;
     target->pair.target_params = pair_params();
@@ -265,7 +255,8 @@ static void close_target(struct target *target)
     free(target->at_load);
 }
 
-GW_TEST_EACH(late_writes, change_nothing_once_keys_are_revoked_and_the_guest_runs, wires)
+GW_TEST_EACH(late_writes, change_nothing_once_keys_are_revoked_and_the_guest_runs,
+             gw_one_sided_wires)
 {
     struct target target;
     struct pair *pair = &target.pair;
