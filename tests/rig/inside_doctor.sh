@@ -9,14 +9,15 @@ set -u
 godwit=$2/godwit
 said=$TMPDIR/said
 
-# What the doctor, run by these words, says of it all.
+# What the doctor, run by these words, says of it all, and of the way to $peer if that is one.
+peer=''
 look() {
-    "$@" "$godwit" doctor >"$said"
+    "$@" "$godwit" doctor ${peer:+"$peer"} >"$said"
 }
 
 # The line about a topic; the command that mends it. A topic stands in columns 9 to 32.
 about() { awk -v topic="$1" -v part="$2" '
-    /^[a-zO]/ { found = substr($0, 9, 24); sub(/ +$/, "", found); if (found == topic && part == "line") print }
+    /^[a-zN]/ { found = substr($0, 9, 24); sub(/ +$/, "", found); if (found == topic && part == "line") print }
     found == topic && part == "fix" && sub(/^ *fix: /, "")' "$said"; }
 line() { about "$1" line; }
 fix() { about "$1" fix; }
@@ -44,6 +45,23 @@ pages=/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
 look env
 ok 'rdma module ib_uverbs' 'rdma module rdma_ucm' rdma_cm 'rdma devices' 'rdma device rxe0' \
     'rdma register rxe0' 'rdma port rxe0/1' 'rdma mtu rxe0/1' 'rdma gids rxe0/1' memlock 'memlock guest' kvm
+
+# A peer over RDMA that is not there, and one that is.
+for address in "$RIG_ADDR" "[$RIG_ADDR6]"; do
+    peer=rdma:$address:4471
+    look env && wrong "nobody listens at $peer, and the doctor finds no fault"
+    ok 'rdma path' 'rdma device rxe0'
+    [[ $(line peer) == "NOT OK"*"$peer"* ]] || wrong "nobody listens at $peer, and the doctor says: $(line peer)"
+    grep -q "^ .* note: .*godwit receive" "$said" || wrong "it does not say what must run at $peer"
+    "$godwit" receive "$peer" --quiet 2>"$TMPDIR/listener" &
+    listener=$!
+    until grep -q '^listening on' "$TMPDIR/listener"; do kill -0 $listener || break; sleep 0.05; done
+    look env || wrong "a target listens at $peer, and the doctor says: $(grep '^NOT OK' "$said")"
+    ok 'rdma path' peer
+    kill $listener
+    wait $listener
+done
+peer=''
 
 # Root, and what depends on no device.
 rdma link delete rxe0
