@@ -16,16 +16,16 @@ run() { # SUITE NAME FILTER SECONDS
     # One that hangs must not take the rest with it: it has no results, which counts as a failure.
     timeout -k 5 "$4" "$bin/$1" --gtest_filter="$3" --gtest_output="xml:$results/$2.xml" >"$results/$2.log" 2>&1
 }
-wanted='*rdma*' wires='*rdma4*:*rdma6*:rdma.*' large=
+wanted='*rdma*' patience=900 wires='*rdma4*:*rdma6*:rdma.*' large=
 wires="$wires:wire.puts_and_messages_keep_their_order/ofi_rdma:wire.revoke_stops_puts/ofi_rdma"
 if [ -n "${GODWIT_TEST_RIG:-}" ]; then # a gibibyte of device state takes minutes: by itself
     large='vfio_disk.*gibibyte*rdma*'
-    [ -z "${GODWIT_TEST_FULL:-}" ] || large="$large:vfio.a_gibibyte*rdma*"
+    [ -z "${GODWIT_TEST_FULL:-}" ] || large="$large:vfio.a_gibibyte*rdma*" patience=1800 # every cell over rdma
     wanted="$wanted-$large" wires='*rdma*'
 fi
-run contract rig-contract "$wires" 900
-run rules rig-rules "$wanted" 900
-run e2e rig-e2e "$wanted" 900
+run contract rig-contract "$wires" $patience
+run rules rig-rules "$wanted" $patience
+run e2e rig-e2e "$wanted" $patience
 [ -z "$large" ] || GODWIT_TEST_FULL=1 run e2e rig-gibibyte "$large" 3600
 # A real guest, by KVM in emulation: here it is no excuse that there is none, or that its dirty ring is not sound,
 # which on other hosts it may not be. A thousand rounds and guests that move take minutes, so only --rig asks for them.

@@ -116,10 +116,11 @@ GW_TEST(DISABLED_late_writes, source)
     static const uint8_t device[8];
     static struct late late;
     struct raw_source *raw = &late.raw;
+    const char *fd = getenv("GODWIT_LATE_FD");
     pthread_t thread;
+    GW_ASSERT(fd != NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    late.seen = mmap(NULL, sizeof(*late.seen), PROT_READ | PROT_WRITE, MAP_SHARED,
-                     atoi(getenv("GODWIT_LATE_FD")), 0);
+    late.seen = mmap(NULL, sizeof(*late.seen), PROT_READ | PROT_WRITE, MAP_SHARED, atoi(fd), 0);
     late.memory = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     GW_ASSERT(late.seen != MAP_FAILED && late.memory != MAP_FAILED);
     memset(late.memory, GUESTS, RAM_BYTES);

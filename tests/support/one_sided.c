@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const gw_one_sided_wires[] = {"ofi_net", "ofi_rxm", "rdma4", "rdma6", NULL};
+const char *const gw_one_sided_wires[] = {"ofi_net", "ofi_rxm", "rdma4", NULL};
 
 const char *gw_one_sided_uri(const char *wire)
 {
     static char uri[128];
-    bool is_ofi = strncmp(wire, "ofi_", 4) == 0, is_ipv6 = strcmp(wire, "rdma6") == 0;
-    const char *address = getenv(is_ipv6 ? "RIG_ADDR6" : "RIG_ADDR");
+    bool is_ofi = strncmp(wire, "ofi_", 4) == 0;
+    const char *address = getenv("RIG_ADDR");
 
     if (is_ofi && !GW_HAVE_OFI)
         GW_SKIP("this build has no ofi: it was built without libfabric");
@@ -28,6 +28,6 @@ const char *gw_one_sided_uri(const char *wire)
         snprintf(uri, sizeof(uri), "ofi:%s:127.0.0.1:0",
                  strcmp(wire, "ofi_net") == 0 ? "net" : "tcp;ofi_rxm");
     else
-        snprintf(uri, sizeof(uri), is_ipv6 ? "rdma:[%s]:0" : "rdma:%s:0", address);
+        snprintf(uri, sizeof(uri), "rdma:%s:0", address);
     return uri;
 }
