@@ -31,11 +31,10 @@ CHUNK_BYTES = 2 << 20
 CHUNKS_MANY = 128
 VERBS = "ofi:verbs;ofi_rxm"
 os.environ.update(FI_OFI_RXM_USE_SRX="1", FI_UNIVERSE_SIZE="16")  # which it needs, and over soft-RoCE
-# A loaded machine stops an emulated one for seconds. But where the wire loses the last packet of what is under way,
-# it is sent again after some fifteenth of this.
-PEER_TIMEOUT_MS = 10000 if sys.argv[-1] == "netem" else 30000
+# A loaded machine stops an emulated one for seconds: at 10 s of patience one migration in six ended where the wire loses.
+# The price is there as well: a lost packet with nothing behind it is sent again after a second.
 # Whether rounds converge is no question here.
-SET = ["--connect-timeout", "30", "--set", f"x-peer-timeout={PEER_TIMEOUT_MS}", "--set", "x-stall-action=switch",
+SET = ["--connect-timeout", "30", "--set", "x-peer-timeout=30000", "--set", "x-stall-action=switch",
        "--set", "x-stripe-size=2M"]
 
 
@@ -93,7 +92,7 @@ def writing(**more):
 
 def cases(which):
     if which == "netem":
-        every = writing(ram_mib=16, dirty="1M")  # every lost packet costs a window
+        every = writing(ram_mib=8, dirty="512k")
         return every if os.environ.get("GODWIT_TEST_RIG") else [every[0], every[-1]]
     verbs = [Case("verbs_of_ofi", wire=VERBS)]
     if which == "two_hosts":
