@@ -597,7 +597,7 @@ static void report(const struct result *result, const struct side *sources,
 
 /* Memory for both sides, and the right to write the target's. */
 static void lend(struct gw_domain *source_domain, struct side *source, struct side *target,
-                 unsigned number, enum memory kind)
+                 unsigned number)
 {
     struct gw_error err = GW_ERROR_INIT;
     uint8_t key[GW_KEY_BYTES_MAX];
@@ -610,7 +610,7 @@ static void lend(struct gw_domain *source_domain, struct side *source, struct si
          gw_mr_reg(source_domain, &local, &source->mr, &err) < 0) ||
         gw_rmr_open(source_domain, number, region, key, (size_t)gw_mr_pack(target->mr, key),
                     &source->rmr, &err) < 0)
-        die(kind == WARM ? "register" : "register memory never touched", &err);
+        die("register", &err);
 }
 
 static void put_all(struct gw_domain *source_domain, struct side *sources, struct side *targets,
@@ -623,7 +623,7 @@ static void put_all(struct gw_domain *source_domain, struct side *sources, struc
     }
     uint64_t start = gw_clock_ns();
     for (unsigned i = 0; i < options.endpoints; i++)
-        lend(source_domain, &sources[i], &targets[i], i, result->kind);
+        lend(source_domain, &sources[i], &targets[i], i);
     uint64_t registered = gw_clock_ns();
     for (unsigned i = 0; i < options.endpoints; i++) {
         pthread_create(&target_threads[i], NULL, run_target, &targets[i]);
@@ -648,7 +648,7 @@ static void measure_ceilings(struct result *result)
 static void measure(enum memory kind)
 {
     static struct side sources[ENDPOINTS_MAX], targets[ENDPOINTS_MAX];
-    pthread_t target_threads[ENDPOINTS_MAX];
+    pthread_t target_threads[ENDPOINTS_MAX] = {0};
     struct gw_wire_config config = {.index = 0};
     struct gw_error err = GW_ERROR_INIT;
     struct gw_domain *source_domain;
