@@ -7,7 +7,7 @@ scripts/results.py reads them, and on stdout with its figures; exit status 0 say
 one_host   a writing guest, with 1 and 4 page endpoints, over IPv4 and IPv6, and over libfabric's verbs; idle ones
            of each kind of memory, which are made to go through a second round.
 two_hosts  the writing ones.
-netem      those of two_hosts where the wire delays and loses: two of them, all with GODWIT_TEST_RIG set.
+netem      those of two_hosts where the wire delays and loses.
 
 Judged are the documents of both sides: completed, memory proved by the guest and equal by digest, the wire and
 the endpoints that were asked for, not one byte copied in user space. Of one-sided wires besides:
@@ -16,7 +16,8 @@ registered      something, at either side, and no more than its memory in whole 
 control         what the source said in its first round: 20 messages for each GiB, or begun GiB, of the guest. A
                 heartbeat for each second of it comes on top: emulation makes a round long, and is no business of it.
 chunks          ready before an endpoint had nothing else to send: at least 95 of 100 where there are CHUNKS_MANY of
-                them. Where there are few, all of them belong to the beginning, when nothing can be ready.
+                them. Where there are few, all of them belong to the beginning, when nothing can be ready. Told, and
+                judged with GODWIT_TEST_RIG set only: it is a matter of time, and a loaded machine has others to do.
 second round    of a guest that was idle: less than a hundredth of its pages went again."""
 import json
 import os
@@ -92,8 +93,7 @@ def writing(**more):
 
 def cases(which):
     if which == "netem":
-        every = writing(ram_mib=8, dirty="512k")
-        return every if os.environ.get("GODWIT_TEST_RIG") else [every[0], every[-1]]
+        return writing(ram_mib=8, dirty="512k")
     verbs = [Case("verbs_of_ofi", wire=VERBS)]
     if which == "two_hosts":
         return writing() + verbs
@@ -143,7 +143,7 @@ def judge_figures(case, source, target):
         wrong.append(f"{peaks} bytes registered, of {room}")
     if first["control-messages"] > said_max:
         wrong.append(f"{first['control-messages']} control messages in the first round, not {said_max}")
-    if wire["chunks-needed"] >= CHUNKS_MANY and late * 20 > wire["chunks-needed"]:
+    if os.environ.get("GODWIT_TEST_RIG") and wire["chunks-needed"] >= CHUNKS_MANY and late * 20 > wire["chunks-needed"]:
         wrong.append(f"{late} of {wire['chunks-needed']} chunks were late")
     if case.idle and (len(rounds) < 2 or again * 100 >= pages):
         wrong.append(f"{again} of {pages} pages went again in {len(rounds) - 1} more rounds")
