@@ -93,6 +93,10 @@ static int rc_of_code(enum gw_code code)
         return -ECANCELED;
     case GW_CODE_IO:
         return -EIO;
+    case GW_CODE_LINK_DOWN:
+        return -ENETDOWN;
+    case GW_CODE_DEVICE_LOST:
+        return -ENODEV;
     default:
         return -EREMOTEIO;
     }

@@ -33,6 +33,8 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
                          "that it does not run there"),
     [GW_CODE_IO] = "the guest runs on here; mend what the system call says, then migrate again",
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
+    [GW_CODE_LINK_DOWN] = "the guest runs on here; 'ip link' and 'rdma link' list what is down",
+    [GW_CODE_DEVICE_LOST] = "the guest runs on here; 'rdma link' lists the devices that are left",
 };
 
 static const char *const target_hints[GW_CODE_COUNT_] = {
@@ -60,6 +62,11 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_VOID] = "the guest goes on at the source",
     [GW_CODE_IO] = "mend what the system call says, listen again; the guest goes on at the source",
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
+    [GW_CODE_LINK_DOWN] = ("the guest goes on at the source, if that lives; 'ip link' and 'rdma "
+                           "link' list what is down"),
+    [GW_CODE_DEVICE_LOST] =
+        ("the guest goes on at the source, if that lives; 'rdma link' lists the "
+         "devices that are left"),
 };
 
 static void set_hint(struct gw_error *err, const char *const *hints)

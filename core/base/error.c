@@ -36,6 +36,8 @@ static const char *const code_names[] = {
     [GW_CODE_IO] = "io",
     [GW_CODE_INTERNAL] = "internal",
     [GW_CODE_VERIFY] = "verify",
+    [GW_CODE_LINK_DOWN] = "link-down",
+    [GW_CODE_DEVICE_LOST] = "device-lost",
 };
 
 static const struct {

@@ -42,6 +42,8 @@ enum gw_code {
     GW_CODE_IO,             /* a system call failed */
     GW_CODE_INTERNAL,       /* a fault of godwit's own */
     GW_CODE_VERIFY,         /* a check of guest memory failed */
+    GW_CODE_LINK_DOWN,      /* this side's own port, or the link at it, is down */
+    GW_CODE_DEVICE_LOST,    /* this side's own RDMA device was removed, or broke */
     GW_CODE_COUNT_
 };
 
