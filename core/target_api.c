@@ -157,7 +157,10 @@ static int open_guest(struct gw_target *tgt, struct gw_error *err)
     struct gw_wire_config config = {.peer_timeout_ns = tgt->params.peer_timeout_ms * GW_NS_PER_MS,
                                     .log = &tgt->log,
                                     .rdma_odp = tgt->params.rdma_odp,
-                                    .rdma_device = gw_params_device(tgt->params.rdma_device)};
+                                    .rdma_device = gw_params_device(tgt->params.rdma_device),
+                                    .rdma_gid = tgt->params.rdma_gid_index == GW_RDMA_GID_ANY
+                                                    ? 0
+                                                    : 1 + (unsigned)tgt->params.rdma_gid_index};
     int rc = gw_domain_open(tgt->uri.scheme, &config, &tgt->dom, err);
     if (rc == 0)
         rc = gw_listen(&tgt->uri, &config, &tgt->listener, err);

@@ -110,7 +110,7 @@ struct gw_wire_config {
     const char *rdma_device; /* rdma: this one, outlives the call; NULL or "": as the route leads */
     bool
         rdma_odp; /* rdma, when a domain is opened: memory is not pinned, the device faults it in */
-    unsigned rdma_gid; /* rdma: 1 + the index of the GID to connect from; 0: as the route leads */
+    unsigned rdma_gid; /* rdma: 1 + the index of the GID to connect from, or to listen at; 0: any */
 };
 
 #define GW_MESSAGE_BYTES_DEFAULT ((1u << 20) + 64) /* a 1 MiB payload and its header */

@@ -347,7 +347,8 @@ static void keep_log(void *ctx, enum gw_log_level level, const char *component, 
 GW_TEST(rdma, the_log_says_which_device_port_and_gid_were_taken_and_why)
 {
     struct rig rig;
-    struct gw_log log = {.fn = keep_log, .level = GW_LOG_DEBUG};
+    struct gw_log log = {.fn = keep_log, .level = GW_LOG_INFO};
+    struct gw_endpoint *source, *target;
     rig_listen(&rig, "rdma4");
     rig.source_config.log = &log;
     said[0] = '\0';
@@ -355,6 +356,11 @@ GW_TEST(rdma, the_log_says_which_device_port_and_gid_were_taken_and_why)
     if (!GW_EXPECT(strstr(said, "GID index") && strstr(said, "RoCE v2") &&
                    strstr(said, "path MTU") && strstr(said, "by the route")))
         GW_NOTE_FAILURE("said: %s", said);
+    said[0] = '\0'; /* once: the other endpoints are for who debugs */
+    GW_ASSERT_EQ(rig_connect(&rig, &rig.source_config, &source, &target, NULL), 0);
+    GW_EXPECT(strstr(said, "GID index") == NULL);
+    gw_ep_close(source);
+    gw_ep_close(target);
     rig_close(&rig);
 }
 
@@ -382,6 +388,62 @@ GW_TEST(rdma, device_and_gid_are_as_asked_for_or_refused)
         gw_ep_close(target);
     }
     GW_EXPECT_EQ(connected, 1);
+    rig_close(&rig);
+}
+
+/* Listening at @text, with @device and @gid: how it is refused, or served where. */
+static int listen_at(const char *text, const char *device, unsigned gid, struct gw_error *err,
+                     char *where)
+{
+    struct gw_wire_config config = {.rdma_device = device, .rdma_gid = gid};
+    struct gw_listener *ln;
+    struct gw_uri uri;
+    gw_error_clear(err);
+    int rc = gw_uri_parse(text, &uri, err);
+    if (rc == 0)
+        rc = gw_listen(&uri, &config, &ln, err);
+    if (rc < 0)
+        return rc;
+    snprintf(where, GW_URI_BYTES_MAX, "%s", gw_listener_uri(ln));
+    gw_listener_close(ln);
+    return 0;
+}
+
+GW_TEST(rdma, a_target_listens_where_device_and_gid_are_or_not_at_all)
+{
+    struct rig rig;
+    struct gw_error err = GW_ERROR_INIT;
+    char where[GW_URI_BYTES_MAX] = "", at_gid[GW_URI_BYTES_MAX], v4[128], v6[128];
+    rig_listen(&rig, "rdma4"); /* skips where there is no device */
+    rig_close(&rig);
+    snprintf(v4, sizeof(v4), "rdma:%s:0", getenv("RIG_ADDR"));
+    snprintf(v6, sizeof(v6), "rdma:[%s]:0", getenv("RIG_ADDR6"));
+    GW_EXPECT_EQ(listen_at(v4, "none9", 0, &err, where), -ENODEV);
+    GW_EXPECT(strstr(err.message, "none9: there is no such device") && err.hint[0]);
+    GW_EXPECT_EQ(listen_at("rdma::0", "none9", 0, &err, where), -ENODEV);
+    GW_EXPECT_EQ(listen_at(v4, "rxe0", 1 + 200, &err, where), -ENODEV);
+    GW_EXPECT(strstr(err.message, "rxe0 has no GID of that index") != NULL);
+    GW_EXPECT_EQ(listen_at(v4, "", 1 + 200, &err, where), -ENODEV);
+    GW_EXPECT_EQ(listen_at(v4, "rxe0", 0, &err, where), 0);
+    /* The GIDs are link-local, IPv4, IPv6, in this order. */
+    GW_EXPECT_EQ(listen_at(v4, "", 1 + 1, &err, where), 0);
+    GW_EXPECT_EQ(listen_at(v6, "", 1 + 1, &err, where), -EINVAL);
+    GW_EXPECT(strstr(err.message, getenv("RIG_ADDR")) && err.hint[0]);
+    GW_EXPECT_EQ(listen_at("rdma::0", "", 1 + 2, &err, at_gid), 0);
+    GW_EXPECT(strstr(at_gid, getenv("RIG_ADDR6")) != NULL);
+}
+
+GW_TEST(rdma, a_port_that_is_listened_on_at_another_address_refuses_and_is_no_stranger)
+{
+    struct rig rig;
+    struct gw_endpoint *source;
+    struct gw_error err = GW_ERROR_INIT;
+    rig_listen(&rig, "rdma4");
+    snprintf(rig.uri.host, sizeof(rig.uri.host), "%s", getenv("RIG_ADDR6"));
+    GW_EXPECT_EQ(gw_connect(rig.source_domain, &rig.uri, &rig.source_config, &source, &err),
+                 -ECONNREFUSED);
+    GW_EXPECT_EQ(err.code, GW_CODE_CONNECT);
+    GW_EXPECT(strstr(err.message, "nobody listens there") && err.hint[0]);
     rig_close(&rig);
 }
 

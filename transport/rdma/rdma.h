@@ -59,8 +59,9 @@ struct gw_rdma_domain {
     pthread_mutex_t endpoints_lock;
     struct gw_rdma_ep *endpoints; /* that events may concern */
     _Atomic uint64_t
-        port_down_ns;     /* since when the port has been down; 0: it is not, for all we know */
-    _Atomic bool is_lost; /* the device is gone or broken */
+        port_down_ns;         /* since when the port has been down; 0: it is not, for all we know */
+    _Atomic bool is_lost;     /* the device is gone or broken */
+    _Atomic bool is_way_told; /* by which device, port and GID it goes */
 };
 
 static inline struct gw_rdma_domain *gw_rdma_domain_of(struct gw_domain *dom)
@@ -87,6 +88,8 @@ void gw_rdma_format(const struct sockaddr *address, char *text, size_t bytes);
 /* The address to connect from, as @config wants device or GID: 1 and *from, 0: the route decides. */
 int gw_rdma_source(const struct gw_wire_config *config, int family, struct sockaddr_storage *from,
                    struct gw_error *err);
+/* 0, or that the device is not there that @config asks for. */
+int gw_rdma_check_device(const struct gw_wire_config *config, struct gw_error *err);
 /* An address of some device that a peer may use: IPv4 before IPv6. */
 int gw_rdma_any_address(const struct gw_wire_config *config, struct sockaddr_storage *address,
                         struct gw_error *err);
@@ -124,6 +127,8 @@ void gw_rdma_rmr_close(struct gw_rmr *rmr);
 int gw_rdma_register(struct gw_rdma_domain *dom, void *addr, uint64_t bytes, uint64_t iova,
                      int access, struct ibv_mr **mr, struct gw_error *err);
 void gw_rdma_unregister(struct gw_rdma_domain *dom, struct ibv_mr *mr);
+/* What to run so that @bytes can be registered, and what else a migration needs. */
+void gw_rdma_memlock_hint(struct gw_error *err, uint64_t bytes);
 
 /* ---- endpoints ------------------------------------------------------------------------------------ */
 
@@ -230,7 +235,7 @@ static inline struct gw_rdma_ep *gw_rdma_ep_of(const struct gw_endpoint *ep)
     return (struct gw_rdma_ep *)(uintptr_t)ep;
 }
 
-/* rdma_qp.c: objects, states, the end. @id is the endpoint's at once, also on failure. */
+/* rdma_qp.c: objects, states, the end. @id is the endpoint's on success. */
 int gw_rdma_ep_new(struct gw_rdma_domain *dom, const struct gw_wire_config *config,
                    struct rdma_cm_id *id, bool is_active, struct gw_rdma_ep **ep,
                    struct gw_error *err);
@@ -290,6 +295,26 @@ void gw_rdma_id_free(struct rdma_cm_id *id);
 struct addrinfo;
 int gw_rdma_look_up(const struct gw_uri *uri, int flags, struct addrinfo **list,
                     struct gw_error *err);
+
+/* rdma_refusal.c. A rejection's private data: the answer (preface.h), then why, as far as it fits. */
+#define GW_RDMA_REASON_BYTES 116 /* of 148, IBTA 12.6.7 */
+void gw_rdma_reason_encode(const struct gw_error *why, uint8_t bytes[GW_RDMA_REASON_BYTES]);
+/* Code and the peer's words of @err, which is set, as they were told; false: nothing was. */
+bool gw_rdma_reason_decode(const uint8_t *bytes, size_t count, struct gw_error *err);
+/* What a rejection with @reason and @data means for the request that brought @preface. */
+int gw_rdma_rejected(const struct gw_preface *preface, int reason, const uint8_t *data,
+                     size_t bytes, struct gw_error *err);
+
+/* rdma_port.c: 0, or -ENETDOWN with what to do; of a device or ("" or NULL) all: whether every port is. */
+int gw_rdma_check_port(struct ibv_context *verbs, uint8_t port, struct gw_error *err);
+int gw_rdma_check_ports(const char *device, struct gw_error *err);
+
+/* rdma_trial.c: whether the address that @id listens at is of the device and GID that @config asks for;
+ * whether connections could be served there, and a warning if none can come. */
+int gw_rdma_check_listen(struct rdma_cm_id *id, const struct gw_wire_config *config,
+                         struct gw_error *err);
+int gw_rdma_try_listening(struct rdma_cm_id *id, const struct gw_wire_config *config,
+                          struct gw_error *err);
 
 int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config,
                    struct gw_listener **ln, struct gw_error *err);

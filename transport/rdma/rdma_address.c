@@ -125,19 +125,30 @@ static void look_at_devices(struct wish *wish)
 
 static int disappoint(const struct wish *wish, struct gw_error *err)
 {
-    const char *name = wish->device[0] ? wish->device : "any RDMA device";
+    char none[IBV_SYSFS_NAME_MAX + 16] = "no RDMA device has a";
     int rc = -ENODEV;
+    if (wish->device[0])
+        snprintf(none, sizeof(none), "%s has no", wish->device);
     if (wish->device[0] && !wish->device_seen)
-        gw_fail_code(err, rc, GW_CODE_INVALID, "rdma-device=%s: there is no such device", name);
+        gw_fail_code(err, rc, GW_CODE_INVALID, "rdma-device=%s: there is no such device",
+                     wish->device);
     else if (wish->gid != 0 && !wish->gid_seen)
-        gw_fail_code(err, rc, GW_CODE_INVALID, "rdma-gid-index=%u: %s has no such GID",
-                     wish->gid - 1, name);
+        gw_fail_code(err, rc, GW_CODE_INVALID, "rdma-gid-index=%u: %s GID of that index",
+                     wish->gid - 1, none);
     else
-        gw_fail_code(err, rc, GW_CODE_UNSUPPORTED,
-                     "%s has no RoCE v2 address of the family wanted%s", name,
-                     wish->gid ? " at that GID index" : "");
+        gw_fail_code(err, rc, GW_CODE_UNSUPPORTED, "%s RoCE v2 address of the family wanted%s",
+                     none, wish->gid ? " at that GID index" : "");
     gw_error_hint(err, "'ibv_devices' lists devices, 'rdma link' and 'ibv_devinfo -v' their GIDs");
     return rc;
+}
+
+int gw_rdma_check_device(const struct gw_wire_config *config, struct gw_error *err)
+{
+    struct wish wish = {.device = config->rdma_device ? config->rdma_device : ""};
+    if (!wish.device[0])
+        return 0;
+    look_at_devices(&wish);
+    return wish.device_seen ? 0 : disappoint(&wish, err);
 }
 
 int gw_rdma_source(const struct gw_wire_config *config, int family, struct sockaddr_storage *from,
@@ -179,14 +190,17 @@ int gw_rdma_check_gid(const struct gw_rdma_ep *e, const struct gw_wire_config *c
         return gw_fail_code(err, -EINVAL, GW_CODE_INVALID,
                             "rdma-gid-index=%u: the way to %s begins at GID %u (%s) of %s",
                             config->rdma_gid - 1, e->peer, index, gid, e->dom->device);
-    gw_log_debug(
-        e->log, "rdma",
-        "endpoint %u to %s: device %s, port %u, GID index %u (%s, %s), path MTU %u bytes: %s",
-        e->preface.index, e->peer, e->dom->device, attr->ah_attr.port_num, index, gid,
-        type_name(entry.gid_type), 128u << attr->path_mtu,
-        config->rdma_gid != 0                           ? "as rdma-gid-index says"
-        : config->rdma_device && config->rdma_device[0] ? "as rdma-device says"
-        : e->is_active                                  ? "by the route to the peer"
-                                                        : "by the address it came to");
+    /* The first says it to the operator; the others are very likely the same. */
+    enum gw_log_level level =
+        atomic_exchange_explicit(&e->dom->is_way_told, true, memory_order_relaxed) ? GW_LOG_DEBUG
+                                                                                   : GW_LOG_INFO;
+    gw_log(e->log, level, "rdma",
+           "endpoint %u to %s: device %s, port %u, GID index %u (%s, %s), path MTU %u bytes: %s",
+           e->preface.index, e->peer, e->dom->device, attr->ah_attr.port_num, index, gid,
+           type_name(entry.gid_type), 128u << attr->path_mtu,
+           config->rdma_gid != 0                           ? "as rdma-gid-index says"
+           : config->rdma_device && config->rdma_device[0] ? "as rdma-device says"
+           : e->is_active                                  ? "by the route to the peer"
+                                                           : "by the address it came to");
     return 0;
 }

@@ -12,9 +12,6 @@
 
 #define CONNECT_NS (10 * GW_NS_PER_S)
 #define RESOLVE_MS_MAX 2000
-#define STALE_CONNECTION 10 /* reject reasons of the connection manager, IBTA 12.6.7.2 */
-#define NOBODY_LISTENS 8
-#define REFUSED_BY_CONSUMER 28
 
 /* ---- identifiers -------------------------------------------------------------------------------------- */
 
@@ -88,7 +85,8 @@ void gw_rdma_cm_events(struct gw_rdma_ep *e)
     if (e->rc == 0)
         gw_rdma_reap(e); /* the peer's last words, and completions that say more */
     if (e->is_removed)
-        gw_rdma_fail(e, -ENODEV, GW_CODE_IO, "was it unplugged, or deleted ('rdma link delete')?",
+        gw_rdma_fail(e, -ENODEV, GW_CODE_DEVICE_LOST,
+                     "was it unplugged, or deleted ('rdma link delete')?",
                      "the device %s was removed", e->dom->device);
     else
         gw_rdma_fail(e, -ECONNRESET, GW_CODE_PEER_LOST, "the peer's log may say why",
@@ -155,24 +153,9 @@ static struct gw_preface preface_of(const struct gw_wire_config *config)
 static int rejected(const struct attempt *a, struct gw_error *err)
 {
     struct gw_preface preface = preface_of(a->config);
-    int rc;
-    if (a->status == REFUSED_BY_CONSUMER && a->data_bytes >= GW_PREFACE_BYTES) {
-        rc = gw_answer_check(&preface, a->data, err);
-        if (rc == 0)
-            rc = gw_fail(err, -EPROTO, "the peer rejected what it admits");
-        gw_error_prefix(err, "%s", a->to);
-        return rc;
-    }
-    if (a->status == NOBODY_LISTENS) {
-        rc = gw_fail_code(err, -ECONNREFUSED, GW_CODE_CONNECT, "%s: nobody listens there", a->to);
-        gw_error_hint(err, "is 'godwit receive' running there, on this port, over rdma?");
-        return rc;
-    }
-    if (a->status == STALE_CONNECTION)
-        return gw_fail_code(err, -ESTALE, GW_CODE_CONNECT,
-                            "%s: the peer remembers an older connection of this queue pair", a->to);
-    return gw_fail_code(err, -ECONNREFUSED, GW_CODE_CONNECT,
-                        "%s: the connection was rejected (reason %d)", a->to, a->status);
+    int rc = gw_rdma_rejected(&preface, a->status, a->data, a->data_bytes, err);
+    gw_error_prefix(err, "%s", a->to);
+    return rc;
 }
 
 /* An event that is not the one that was waited for. */
@@ -186,7 +169,7 @@ static int unwanted(const struct attempt *a, int type, const char *while_doing,
     case RDMA_CM_EVENT_UNREACHABLE:
         return timed_out(a, while_doing, err);
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
-        return gw_fail_code(err, -ENODEV, GW_CODE_CONNECT, "%s: the RDMA device was removed",
+        return gw_fail_code(err, -ENODEV, GW_CODE_DEVICE_LOST, "%s: the RDMA device was removed",
                             a->to);
     default:
         rc =
@@ -274,6 +257,27 @@ static int request(struct attempt *a, struct gw_error *err)
     return 0;
 }
 
+/* What the connection manager says of a port that is down: no route, no device, no answer. */
+static bool may_be_down(int rc)
+{
+    return rc == -ENETUNREACH || rc == -EHOSTUNREACH || rc == -ETIMEDOUT || rc == -ENODEV ||
+           rc == -EADDRNOTAVAIL;
+}
+
+static int blame_port(const struct attempt *a, int rc, struct gw_error *err)
+{
+    struct gw_error why = GW_ERROR_INIT;
+    if (!may_be_down(rc))
+        return rc;
+    int down = a->id && a->id->verbs ? gw_rdma_check_port(a->id->verbs, a->id->port_num, &why)
+                                     : gw_rdma_check_ports(a->config->rdma_device, &why);
+    if (down == 0)
+        return rc;
+    gw_error_prefix(&why, "%s", a->to);
+    gw_error_copy(err, &why);
+    return down;
+}
+
 /* One address, once. */
 static int try_once(struct attempt *a, const struct sockaddr *address, struct gw_error *err)
 {
@@ -287,17 +291,12 @@ static int try_once(struct attempt *a, const struct sockaddr *address, struct gw
         rc = resolve(a, address, err);
     if (rc == 0)
         rc = gw_rdma_domain_bind(a->dom, a->id->verbs->device, err);
-    if (rc == 0) {
-        struct rdma_cm_id *id = a->id;
-        a->id = NULL;
-        rc = gw_rdma_ep_new(a->dom, a->config, id, true, &a->ep, err);
-        if (rc == 0) {
-            a->id = id;
-            a->ep->events = a->events;
-        }
-    }
     if (rc == 0)
+        rc = gw_rdma_ep_new(a->dom, a->config, a->id, true, &a->ep, err);
+    if (rc == 0) {
+        a->ep->events = a->events;
         rc = gw_rdma_ep_init(a->ep, err);
+    }
     if (rc == 0)
         rc = request(a, err);
     if (rc == 0)
@@ -308,6 +307,7 @@ static int try_once(struct attempt *a, const struct sockaddr *address, struct gw
         rc = gw_rdma_ep_watch(a->ep, err);
     if (rc == 0)
         return 0;
+    rc = blame_port(a, rc, err);
     if (a->ep) {
         gw_rdma_ep_close(&a->ep->base);
     } else {

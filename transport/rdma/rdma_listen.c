@@ -80,12 +80,16 @@ static void drop_expired(struct rdma_listener *l, struct waiting_list *list, uin
     }
 }
 
+/* @why: NULL, or what is told besides. */
 static void answer_with(const struct waiting *w, const struct gw_preface *preface,
-                        enum gw_admission admission)
+                        enum gw_admission admission, const struct gw_error *why)
 {
-    uint8_t bytes[GW_PREFACE_BYTES];
+    uint8_t bytes[GW_PREFACE_BYTES + GW_RDMA_REASON_BYTES];
     gw_answer_encode(preface, admission, bytes);
-    (void)rdma_reject(w->id, bytes, sizeof(bytes)); /* gone already: nobody to tell */
+    if (why)
+        gw_rdma_reason_encode(why, bytes + GW_PREFACE_BYTES);
+    /* Gone already: nobody to tell. */
+    (void)rdma_reject(w->id, bytes, why ? sizeof(bytes) : GW_PREFACE_BYTES);
 }
 
 static void refuse(struct rdma_listener *l, struct waiting *w, const struct gw_preface *preface,
@@ -93,7 +97,7 @@ static void refuse(struct rdma_listener *l, struct waiting *w, const struct gw_p
 {
     gw_log_warn(l->log, "listener", "%s: refused: %s (endpoint %u, security %s)", w->peer,
                 gw_admission_text(admission), preface->index, gw_security_name(preface->security));
-    answer_with(w, preface, admission);
+    answer_with(w, preface, admission, NULL);
     drop(l, w);
 }
 
@@ -195,7 +199,7 @@ static bool is_refused_at_sight(struct rdma_listener *l, struct waiting *w,
         gw_log_warn(l->log, "listener", "%s: dropped: it does not speak godwit's protocol",
                     w->peer);
         *preface = (struct gw_preface){.version = 0};
-        answer_with(w, preface, GW_ADMIT_VERSION);
+        answer_with(w, preface, GW_ADMIT_VERSION, NULL);
         drop(l, w);
         return true;
     }
@@ -233,13 +237,10 @@ static int prepare(struct rdma_listener *l, struct waiting *w, const struct gw_p
         rc = gw_rdma_domain_bind(gw_rdma_domain_of(dom), w->id->verbs->device, err);
     if (rc < 0)
         return rc;
-    struct rdma_cm_id *id = w->id;
-    w->id = NULL;
-    rc = gw_rdma_ep_new(gw_rdma_domain_of(dom), config, id, false, &ep, err);
+    rc = gw_rdma_ep_new(gw_rdma_domain_of(dom), config, w->id, false, &ep, err);
     if (rc < 0)
         return rc;
     TAILQ_REMOVE(&l->arrived, w, link);
-    w->id = id;
     w->ep = ep;
     TAILQ_INSERT_TAIL(&l->answered, w, link);
     gw_rdma_message_met(ep, hello);
@@ -256,7 +257,7 @@ static int prepare(struct rdma_listener *l, struct waiting *w, const struct gw_p
                                     .retry_count = 6,
                                     .rnr_retry_count = 6,
                                     .qp_num = ep->qp->qp_num};
-    if (rdma_accept(id, &param) != 0)
+    if (rdma_accept(w->id, &param) != 0)
         return gw_fail(err, -errno, "accept");
     w->deadline_ns = gw_clock_ns() + l->admit_ns;
     return 0;
@@ -275,8 +276,7 @@ static void admitted(struct rdma_listener *l, struct waiting *w, const struct gw
         return;
     gw_log_warn(l->log, "listener", "%s: endpoint %u: %s%s%s", w->peer, preface->index, why.message,
                 why.hint[0] ? "; " : "", why.hint);
-    if (w->id)
-        answer_with(w, preface, GW_ADMIT_BUSY);
+    answer_with(w, preface, GW_ADMIT_BUSY, &why);
     drop(l, w);
 }
 
@@ -345,7 +345,8 @@ int gw_rdma_accept(struct gw_listener *ln, gw_admit_fn *admit, void *admit_ctx,
     if (rc < 0)
         return rc;
     if (l->is_lost) {
-        rc = gw_fail_code(err, -ENODEV, GW_CODE_LISTEN, "%s: the RDMA device was removed", l->uri);
+        rc = gw_fail_code(err, -ENODEV, GW_CODE_DEVICE_LOST, "%s: the RDMA device was removed",
+                          l->uri);
         gw_error_hint(err, "was it unplugged, or deleted ('rdma link delete')?");
         return rc;
     }
@@ -465,7 +466,28 @@ static int listen_at(struct rdma_listener *l, const struct gw_uri *uri,
         l->id = NULL;
         return cannot_listen(uri, config, rc, err);
     }
-    return name_listener(l, config, address, err);
+    rc = gw_rdma_check_listen(l->id, config, err);
+    if (rc == 0)
+        rc = name_listener(l, config, address, err);
+    if (rc < 0)
+        gw_rdma_id_free(l->id);
+    l->id = rc < 0 ? NULL : l->id;
+    return rc;
+}
+
+/* A GID is an address. */
+static int listen_at_gid(struct rdma_listener *l, const struct gw_uri *uri,
+                         const struct gw_wire_config *config, struct gw_error *err)
+{
+    struct sockaddr_storage address;
+    int rc = gw_rdma_any_address(config, &address, err);
+    if (rc < 0)
+        return rc;
+    if (address.ss_family == AF_INET)
+        ((struct sockaddr_in *)(void *)&address)->sin_port = htons(uri->port);
+    else
+        ((struct sockaddr_in6 *)(void *)&address)->sin6_port = htons(uri->port);
+    return listen_at(l, uri, config, (struct sockaddr *)&address, err);
 }
 
 /* The first of the name's addresses that can be listened on; of wildcards the IPv6 one, which takes
@@ -476,8 +498,10 @@ static int listen_on_one(struct rdma_listener *l, const struct gw_uri *uri,
     struct sockaddr_in6 any = {
         .sin6_family = AF_INET6, .sin6_port = htons(uri->port), .sin6_addr = IN6ADDR_ANY_INIT};
     struct addrinfo *list = NULL;
-    if (!uri->host[0])
+    if (!uri->host[0] && !config->rdma_gid)
         return listen_at(l, uri, config, (struct sockaddr *)&any, err);
+    if (!uri->host[0])
+        return listen_at_gid(l, uri, config, err);
     int rc = gw_rdma_look_up(uri, AI_PASSIVE, &list, err);
     for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
         rc = listen_at(l, uri, config, ai->ai_addr, err);
@@ -494,6 +518,8 @@ int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config
 {
     struct gw_error why = GW_ERROR_INIT;
     int rc = gw_rdma_probe(&why);
+    if (rc == 0)
+        rc = gw_rdma_check_device(config, &why);
     struct rdma_listener *l = rc == 0 ? gw_zalloc(1, sizeof(*l)) : NULL;
     if (!l) {
         if (rc == 0)
@@ -512,6 +538,10 @@ int gw_rdma_listen(const struct gw_uri *uri, const struct gw_wire_config *config
         snprintf(l->device, sizeof(l->device), "%s", config->rdma_device);
     l->events = gw_rdma_channel_new(&why);
     rc = l->events ? listen_on_one(l, uri, config, &why) : -ENODEV;
+    if (rc == 0) {
+        rc = gw_rdma_try_listening(l->id, config, &why);
+        gw_error_prefix(&why, "%s: listen", uri->text);
+    }
     if (rc == 0) {
         *ln = &l->base;
         return 0;

@@ -209,7 +209,8 @@ ssize_t gw_rdma_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
     if (atomic_load_explicit(&e->shut, memory_order_relaxed))
         return rc;
     /* What had arrived is the peer's last word; after a verdict of our own it is not wanted. */
-    bool wanted = e->rc == 0 || e->is_revoked || e->err.code == GW_CODE_PEER_LOST;
+    bool wanted = e->rc == 0 || e->is_revoked || e->err.code == GW_CODE_PEER_LOST ||
+                  e->err.code == GW_CODE_LINK_DOWN;
     if (e->messages_ready > 0 && wanted) {
         e->is_told = was_told;
         return take_message(e, buf, bytes);

@@ -8,6 +8,7 @@
 #include "transport/rdma/rdma.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -37,6 +38,27 @@ int gw_rdma_live(enum gw_rdma_kind kind)
 
 /* ---- registering ------------------------------------------------------------------------------------ */
 
+/* As much as 'godwit doctor' asks for: buffers of a few page endpoints, and a few chunks. */
+#define MEMLOCK_LEAST_BYTES (UINT64_C(16) << 20)
+
+void gw_rdma_memlock_hint(struct gw_error *err, uint64_t bytes)
+{
+    uint64_t need = gw_max_u64(MEMLOCK_LEAST_BYTES, (bytes / PAGE_BYTES + 1) * PAGE_BYTES);
+    struct rlimit limit = {.rlim_max = RLIM_INFINITY};
+    char command[96];
+    getrlimit(RLIMIT_MEMLOCK, &limit);
+    /* A shell may go up to its hard limit; root beyond it, for the shell that asks. */
+    if (limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= need)
+        snprintf(command, sizeof(command), "ulimit -S -l %" PRIu64, need / 1024);
+    else
+        snprintf(command, sizeof(command),
+                 "as root: prlimit --pid $$ --memlock=%" PRIu64 ":%" PRIu64, need, need);
+    gw_error_hint(err,
+                  "%s; or LimitMEMLOCK=infinity in a systemd unit, or CAP_IPC_LOCK for the program "
+                  "(setcap cap_ipc_lock+ep)",
+                  command);
+}
+
 static int refuse(const struct gw_rdma_domain *dom, uint64_t bytes, int rc, struct gw_error *err)
 {
     struct rlimit limit = {.rlim_cur = RLIM_INFINITY};
@@ -44,12 +66,13 @@ static int refuse(const struct gw_rdma_domain *dom, uint64_t bytes, int rc, stru
     getrlimit(RLIMIT_MEMLOCK, &limit);
     if ((rc != -ENOMEM && rc != -EAGAIN && rc != -EPERM) || limit.rlim_cur == RLIM_INFINITY)
         return gw_fail(err, rc, "%s: register %" PRIu64 " bytes", dom->device, bytes);
+    /* The figures first: a peer that is told hears so much and no more. */
     gw_fail_code(err, rc, GW_CODE_LIMIT,
-                 "%s: register %" PRIu64 " bytes: %s (memlock: need %" PRIu64 " bytes, %" PRIu64
-                 " of them registered already; the limit is %" PRIu64 ")",
-                 dom->device, bytes, strerror(-rc), had + bytes, had, (uint64_t)limit.rlim_cur);
-    gw_error_hint(err, "ulimit -l unlimited, LimitMEMLOCK=infinity in a systemd unit, or give the "
-                       "program CAP_IPC_LOCK (setcap cap_ipc_lock+ep)");
+                 "%s: memlock: need %" PRIu64 " KiB, the limit is %" PRIu64
+                 " KiB: register %" PRIu64 " bytes, with %" PRIu64 " registered already: %s",
+                 dom->device, (had + bytes + 1023) / 1024, (uint64_t)limit.rlim_cur / 1024, bytes,
+                 had, strerror(-rc));
+    gw_rdma_memlock_hint(err, had + bytes);
     return rc;
 }
 

@@ -91,7 +91,7 @@ static bool is_port_down(const struct gw_rdma_ep *e)
 static void unacknowledged(struct gw_rdma_ep *e, const char *what)
 {
     if (is_port_down(e))
-        gw_rdma_fail(e, -ENETDOWN, GW_CODE_PEER_LOST, PORT_HINT, "the port of %s is down",
+        gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT, "the port of %s is down",
                      e->dom->device);
     else
         gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, LINK_HINT, "%s: %s", e->dom->device, what);
@@ -193,7 +193,7 @@ static void device_events(struct gw_rdma_ep *e)
     /* Pairs with the release in gw_rdma_domain_events(). */
     int event = atomic_exchange_explicit(&e->async, 0, memory_order_acquire);
     if (atomic_load_explicit(&e->dom->is_lost, memory_order_relaxed))
-        gw_rdma_fail(e, -ENODEV, GW_CODE_IO,
+        gw_rdma_fail(e, -ENODEV, GW_CODE_DEVICE_LOST,
                      "what does the kernel's log say? 'rdma link' lists devices",
                      "the device %s is gone", e->dom->device);
     if (event == 0)
@@ -214,7 +214,7 @@ static void port_watch(struct gw_rdma_ep *e, uint64_t now_ns)
 {
     uint64_t down_ns = atomic_load_explicit(&e->dom->port_down_ns, memory_order_relaxed);
     if (down_ns != 0 && now_ns >= down_ns + PORT_DOWN_NS)
-        gw_rdma_fail(e, -ENETDOWN, GW_CODE_PEER_LOST, PORT_HINT,
+        gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT,
                      "the port of %s has been down for a second", e->dom->device);
 }
 

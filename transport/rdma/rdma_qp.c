@@ -118,10 +118,8 @@ int gw_rdma_ep_new(struct gw_rdma_domain *dom, const struct gw_wire_config *conf
                    struct gw_error *err)
 {
     struct gw_rdma_ep *e = gw_zalloc(1, sizeof(*e));
-    if (!e) {
-        gw_rdma_id_free(id);
+    if (!e)
         return gw_fail(err, -ENOMEM, "a new endpoint");
-    }
     e->base.ops = &gw_rdma_ops;
     e->err.struct_bytes = sizeof(e->err);
     e->epoll_fd = e->wake_fd = -1;
@@ -147,6 +145,7 @@ int gw_rdma_ep_new(struct gw_rdma_domain *dom, const struct gw_wire_config *conf
     if (rc == 0)
         rc = new_rings(e, err);
     if (rc < 0) {
+        e->id = NULL;
         gw_rdma_ep_close(&e->base);
         return rc;
     }
