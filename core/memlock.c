@@ -53,6 +53,11 @@ static uint64_t limit_bytes(void)
     return limit.rlim_cur;
 }
 
+uint64_t gw_memlock_besides(unsigned endpoints)
+{
+    return pinned_bytes() + endpoints * PAGE_ENDPOINT_BYTES;
+}
+
 uint64_t gw_memlock_budget(uint32_t wire_flags, unsigned endpoints, uint64_t bytes_max)
 {
     uint64_t budget = UINT64_MAX;
@@ -61,10 +66,8 @@ uint64_t gw_memlock_budget(uint32_t wire_flags, unsigned endpoints, uint64_t byt
     /* A wire within a process pins nothing that the kernel would count. */
     if ((wire_flags & GW_EP_PINS) && !(wire_flags & GW_EP_IN_PROCESS))
         budget = limit_bytes();
-    if (budget != UINT64_MAX) {
-        uint64_t taken = pinned_bytes() + endpoints * PAGE_ENDPOINT_BYTES;
-        budget -= gw_min_u64(budget, taken);
-    }
+    if (budget != UINT64_MAX)
+        budget -= gw_min_u64(budget, gw_memlock_besides(endpoints));
     return bytes_max ? gw_min_u64(budget, bytes_max) : budget;
 }
 

@@ -182,6 +182,7 @@ struct gw_source {
     struct gw_endpoint *control;
     struct gw_channel *channel;
     struct gw_hello hello, granted;
+    uint64_t memlock_besides; /* hello's memlock_bytes come after so many */
     struct gw_chunks *chunks;
     struct gw_making *making; /* one-sided wires: chunks being made ready (source_chunks.c) */
     struct gw_throttle throttle;

@@ -97,6 +97,7 @@ static void say_hello(struct gw_source *src)
     hello->section_bytes_max = src->params.section_bytes_max;
     hello->memlock_bytes = gw_memlock_budget(gw_source_wires_offer(src, hello), hello->endpoints,
                                              src->params.registered_bytes_max);
+    src->memlock_besides = gw_memlock_besides(hello->endpoints);
     hello->peer_timeout_ns = src->params.peer_timeout_ms * GW_NS_PER_MS;
     hello->settle_timeout_ns = src->params.settle_timeout_ms * GW_NS_PER_MS;
     hello->hold_timeout_ns = src->params.hold_timeout_ms * GW_NS_PER_MS;
@@ -252,6 +253,7 @@ static int open_regions(struct gw_source *src, struct gw_error *err)
         .chunk_bytes = src->params.chunk_bytes,
         .local_budget = src->hello.memlock_bytes,
         .remote_budget = src->granted.memlock_bytes,
+        .local_besides = src->memlock_besides,
         .all = src->params.pin_all,
     };
     if (!config.keyed) {

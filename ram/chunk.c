@@ -182,6 +182,8 @@ static uint64_t choose_chunk_bytes(const struct gw_chunks_config *config,
     return gw_max_u64(bytes, desc->page_bytes);
 }
 
+#define LIMIT_MARGIN_BYTES (UINT64_C(1) << 20) /* of a limit that is advised */
+
 static int refuse_budget(const struct gw_chunks *chunks, const char *what, uint64_t need,
                          struct gw_error *err)
 {
@@ -190,10 +192,12 @@ static int refuse_budget(const struct gw_chunks *chunks, const char *what, uint6
     gw_fail_code(err, -ENOMEM, GW_CODE_LIMIT,
                  "%s: %" PRIu64 " bytes must be registered at a time, the %s allows %" PRIu64, what,
                  need, ours ? "source" : "target", have);
+    /* The target has as many endpoints, and as large buffers for them. */
+    uint64_t limit = need + chunks->config.local_besides + LIMIT_MARGIN_BYTES;
     gw_error_hint(err,
                   "at the %s: ulimit -l %" PRIu64 " (as root: prlimit --pid PID --memlock=%" PRIu64
-                  "), CAP_IPC_LOCK, or a higher x-registered-max",
-                  ours ? "source" : "target", need / 1024 + 1024, need + (UINT64_C(1) << 20));
+                  "), CAP_IPC_LOCK, or a higher x-registered-max if that is what limits it",
+                  ours ? "source" : "target", limit / 1024, limit);
     return -ENOMEM;
 }
 

@@ -40,6 +40,7 @@ struct gw_chunks_config {
     uint64_t chunk_bytes;   /* a power of two; 0: chosen by block, page size and budgets */
     uint64_t local_budget;  /* bytes that may be registered here (memlock); UINT64_MAX: no limit */
     uint64_t remote_budget; /* ... at the target, from its hello */
+    uint64_t local_besides; /* what else the limit here has to hold: buffers of endpoints */
     bool all;               /* keyed: every chunk, populated or not (rdma-pin-all) */
 };
 

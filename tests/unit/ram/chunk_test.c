@@ -304,7 +304,11 @@ GW_TEST(chunk, a_budget_too_small_for_one_chunk_says_what_it_needs)
     GW_EXPECT_EQ(err.rc, -ENOMEM);
     GW_EXPECT(strstr(err.message, "block 'a': 2097152 bytes") != NULL);
     GW_EXPECT(strstr(err.message, "target allows 65536") != NULL);
-    GW_EXPECT(strstr(err.hint, "ulimit -l") != NULL);
+    GW_EXPECT(strstr(err.hint, "at the target: ulimit -l 3072 ") != NULL);
+    config.local_besides = UINT64_C(5) << 20; /* the limit that is advised is enough for both */
+    gw_error_clear(&err);
+    GW_EXPECT(gw_chunks_new(&config, &err) == NULL);
+    GW_EXPECT(strstr(err.hint, "ulimit -l 8192 ") && strstr(err.hint, "--memlock=8388608)"));
     config.remote_budget = CHUNK;
     config.all = true; /* both chunks, at one time */
     gw_error_clear(&err);
