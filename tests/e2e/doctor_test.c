@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* `godwit doctor`, run by a shell as a user would: what it finds is true, each line that is not ok says
  * what to do, and the commands that it prints mend what they are printed for. What would change this
- * host is tried in the emulated machine only (tests/rig/doctor.sh). */
+ * host is tried in the emulated machine only (tests/rig/inside_doctor.sh). */
 #include "tests/shim/gw_test.h"
 
 #include <godwit/version.h>
