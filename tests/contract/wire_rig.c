@@ -20,6 +20,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#if GW_HAVE_RDMA
+#include "transport/rdma/rdma.h"
+#endif
+
+static unsigned rigs; /* that are open: some tests have two */
+
 const char *const *gw_test_wires(void)
 {
     static const char *const wires[] = {
@@ -201,6 +207,7 @@ void rig_listen_query(struct rig *rig, const char *wire, const char *source, con
         *(uint64_t *)(void *)(rig->local + i) = rig_random(&seed) * 3 + 1;
     if (!rig->binds_late)
         register_memory(rig);
+    rigs++;
 }
 
 void rig_open(struct rig *rig, const char *wire)
@@ -222,6 +229,17 @@ static void remove_recording(const char *path)
     rmdir(path);
 }
 
+/* With the last rig goes everything that it had of the device. */
+static void expect_nothing_left(void)
+{
+#if GW_HAVE_RDMA
+    for (unsigned kind = 0; rigs == 0 && kind < GW_RDMA_KINDS; kind++) {
+        if (!GW_EXPECT_EQ(gw_rdma_live((enum gw_rdma_kind)kind), 0))
+            GW_NOTE_FAILURE("objects of kind %u (rdma.h) are left", kind);
+    }
+#endif
+}
+
 void rig_close(struct rig *rig)
 {
     gw_ep_close(rig->source);
@@ -238,6 +256,8 @@ void rig_close(struct rig *rig)
         rmdir(rig->directory);
     if (rig->recording[0])
         remove_recording(rig->recording);
+    rigs--;
+    expect_nothing_left();
 }
 
 void rig_warm(const char *wire)

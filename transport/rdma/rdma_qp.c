@@ -69,6 +69,13 @@ static int new_bells(struct gw_rdma_ep *e, struct gw_error *err)
     return rc;
 }
 
+static void destroy_queue(struct gw_rdma_ep *e)
+{
+    (void)ibv_destroy_cq(e->cq);
+    gw_rdma_count(GW_RDMA_CQ, -1);
+    e->cq = NULL;
+}
+
 /* Queues as deep as wanted, or half of that while the device refuses. */
 static int new_queues(struct gw_rdma_ep *e, struct gw_error *err)
 {
@@ -88,17 +95,16 @@ static int new_queues(struct gw_rdma_ep *e, struct gw_error *err)
                                                 .max_recv_wr = e->rx_slots,
                                                 .max_send_sge = 1,
                                                 .max_recv_sge = 1}};
-        if (e->cq)
-            e->qp = ibv_create_qp(e->dom->pd, &attr);
+        if (!e->cq)
+            continue;
+        gw_rdma_count(GW_RDMA_CQ, 1);
+        e->qp = ibv_create_qp(e->dom->pd, &attr);
         if (e->qp) {
-            gw_rdma_count(GW_RDMA_CQ, 1);
             gw_rdma_count(GW_RDMA_QP, 1);
             return 0;
         }
         int rc = errno;
-        if (e->cq)
-            (void)ibv_destroy_cq(e->cq);
-        e->cq = NULL;
+        destroy_queue(e);
         errno = rc;
     }
     return lacks(e, "no queue pair", err);
@@ -276,10 +282,8 @@ static void destroy_queues(struct gw_rdma_ep *e)
         (void)ibv_destroy_qp(e->qp); /* on return nothing of ours is touched any more */
         gw_rdma_count(GW_RDMA_QP, -1);
     }
-    if (e->cq) {
-        (void)ibv_destroy_cq(e->cq);
-        gw_rdma_count(GW_RDMA_CQ, -1);
-    }
+    if (e->cq)
+        destroy_queue(e);
     if (e->channel) {
         (void)ibv_destroy_comp_channel(e->channel);
         gw_rdma_count(GW_RDMA_COMP_CHANNEL, -1);
