@@ -49,9 +49,19 @@ part_refuses_what_cannot_work() {
     refuses "--memory lots is not" --memory lots -- true
     refuses "--share $out/none: no such folder" --share "$out/none" -- true
     refuses "--netem needs --hosts 2" --netem 'delay 1ms' -- true
+    refuses "--netem dalay 1ms: " --hosts 2 --netem 'dalay 1ms' -- true
+    refuses "--netem loss many: " --hosts 2 --netem 'loss many' -- true
     run 0 --help
     expect help "$out/stdout" 'usage: soft-roce .*'
-    run 125 --memory 9999999 -- true
+    # What a run that was killed has left goes; not what another has, or what has another's name.
+    local tmp=$out/tmp lock
+    mkdir -p "$tmp"/soft-roce.{killed,living,others}
+    touch "$tmp"/soft-roce.{killed,living}/lock
+    exec {lock}>"$tmp/soft-roce.living/lock"
+    flock "$lock"
+    TMPDIR=$tmp run 125 --memory 9999999 -- true
+    [ "$(ls -A "$tmp")" = "soft-roce.living"$'\n'"soft-roce.others" ] || die "left is: $(ls -A "$tmp")"
+    exec {lock}>&-
     grep -q 'machine 0 died' "$out/stderr" || die "a machine that cannot start is not told"
 }
 
