@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BYTES (64u << 10)
+#define BYTES ((size_t)64 << 10)
 #define WAIT_NS (10 * GW_NS_PER_S)
 #define LATE_NS GW_NS_PER_S /* for the other end, when one has its endpoint */
 #define TIMES_MAX 12        /* of what is called as often as it is waited */
@@ -179,7 +179,7 @@ static int lend(struct session *s)
 
 static int put(struct session *s)
 {
-    struct gw_put put = {.local = s->memory, .mr = s->local, .rmr = s->rmr, .bytes = BYTES};
+    struct gw_put put = {.local = s->memory, .mr = s->local, .rmr = s->rmr, .bytes = (uint32_t)BYTES};
     struct gw_completion done;
     int got = gw_put(s->source, &put, 1);
     while (got >= 0 && (got = gw_poll(s->source, &done, 1)) == 0)

@@ -396,7 +396,7 @@ static int listen_at(const char *text, const char *device, unsigned gid, struct 
                      char *where)
 {
     struct gw_wire_config config = {.rdma_device = device, .rdma_gid = gid};
-    struct gw_listener *ln;
+    struct gw_listener *ln = NULL;
     struct gw_uri uri;
     gw_error_clear(err);
     int rc = gw_uri_parse(text, &uri, err);
