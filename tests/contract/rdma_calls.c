@@ -179,7 +179,8 @@ static int lend(struct session *s)
 
 static int put(struct session *s)
 {
-    struct gw_put put = {.local = s->memory, .mr = s->local, .rmr = s->rmr, .bytes = (uint32_t)BYTES};
+    struct gw_put put = {
+        .local = s->memory, .mr = s->local, .rmr = s->rmr, .bytes = (uint32_t)BYTES};
     struct gw_completion done;
     int got = gw_put(s->source, &put, 1);
     while (got >= 0 && (got = gw_poll(s->source, &done, 1)) == 0)
