@@ -27,6 +27,9 @@ static int open_wire(struct gw_target *tgt, const char *name, struct gw_target_w
     struct gw_wire_config config = {.peer_timeout_ns = tgt->reply.peer_timeout_ns,
                                     .log = &tgt->log,
                                     .rdma_odp = tgt->params.rdma_odp,
+                                    .rdma_gid = tgt->params.rdma_gid_index == GW_RDMA_GID_ANY
+                                                    ? 0
+                                                    : 1 + (unsigned)tgt->params.rdma_gid_index,
                                     .rdma_device = gw_params_device(tgt->params.rdma_device)};
     int rc = gw_wires_beside(name, &tgt->bound, &wire->uri, err);
 
