@@ -186,9 +186,12 @@ static int put_request(uint8_t *to, const struct gw_return_item *item, struct gw
 static int put_message(uint8_t *to, const struct gw_return_item *item, struct gw_error *err)
 {
     switch (item->type) {
+    case GW_RETURN_RESUME_ACK:
+        if (item->value != 1)
+            return gw_fail(err, -EINVAL, "RESUME_ACK says 1, not %" PRIu32, item->value);
+        /* fall through */
     case GW_RETURN_SHUT:
     case GW_RETURN_PONG:
-    case GW_RETURN_RESUME_ACK:
         gw_be32_store(to, item->value);
         return 4;
     case GW_RETURN_REQ_PAGES_ID:

@@ -354,6 +354,9 @@ static void late_run(struct gw_job *job)
     struct gw_source *src = GW_CONTAINER_OF(job, struct gw_source, work.job);
     gw_error_clear(&src->work.err);
     src->work.rc = gw_dirty_start(src->ram, GW_DIRTY_AFTER_PINS, &src->work.err);
+    /* What was a hole when the others were started may have been written since: told by nobody. */
+    if (src->work.rc == 0)
+        src->work.rc = gw_ram_source_begin(src->ram, &src->work.err);
 }
 
 static void late_done(struct gw_mail *mail, void *engine)
@@ -369,14 +372,15 @@ static void late_done(struct gw_mail *mail, void *engine)
     }
     src->tracks_late = false;
     src->armed_ns = gw_clock_ns();
-    if (gw_chunks_are_short(src->chunks))
+    if (gw_chunks_lack_budget(src->chunks))
         gw_log_warn(
             &src->log, "source",
             "not all memory can be registered at a time, and the dirty source clears once: what is "
             "registered later is sent again in every round (raise memlock or x-registered-max)");
 }
 
-/* Nothing was read so far, so whatever is written meanwhile is still to be sent. */
+/* No page was read so far, and what is populated is looked at again after the start: whatever is written meanwhile
+ * is still to be sent. */
 bool gw_source_track_late(struct gw_source *src)
 {
     if (src->tracks_late && !src->work.busy && gw_chunks_are_pinned(src->chunks))

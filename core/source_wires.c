@@ -6,6 +6,8 @@
  * is told with the one that was. Control, and with it the handover, knows nothing of all this. */
 #include "core/source.h"
 
+#include "core/base/bytes.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,6 +39,15 @@ void gw_source_wires_close(struct gw_source *src)
     src->wires.dom = NULL;
 }
 
+/* Of the largest chunk: what has to be registered at one time, at least. */
+static uint64_t chunk_bytes(const struct gw_source *src)
+{
+    uint64_t bytes = gw_max_u64(src->params.chunk_bytes, GW_CHUNK_BYTES_MIN);
+    for (unsigned i = 0; i < gw_ram_block_count(src->ram); i++)
+        bytes = gw_max_u64(bytes, gw_ram_block(src->ram, i)->desc.page_bytes);
+    return bytes;
+}
+
 /* The budget is of the wire that is most strict: which it will be is not known yet. One for which the limit is
  * too low is not asked for, and does not count. */
 uint32_t gw_source_wires_offer(struct gw_source *src, struct gw_hello *hello)
@@ -58,7 +69,8 @@ uint32_t gw_source_wires_offer(struct gw_source *src, struct gw_hello *hello)
         snprintf(wire->why, sizeof(wire->why), "not offered by the target");
         int rc = gw_wires_beside(wire->name, &src->uri, &uri, &err);
         if (rc == 0)
-            rc = gw_wires_fit(&uri, hello->endpoints, src->params.registered_bytes_max, &err);
+            rc = gw_wires_fit(&uri, hello->endpoints, src->params.registered_bytes_max,
+                              chunk_bytes(src), &err);
         if (rc < 0) {
             snprintf(wire->why, sizeof(wire->why), "%.*s", GW_WIRE_WHY_BYTES - 1, err.message);
             continue;

@@ -299,6 +299,7 @@ static void stop_pages(struct gw_target *tgt)
         gw_page_in_stop(tgt->pages[i]);
         tgt->pages[i] = NULL;
         tgt->page_open[i] = false;
+        tgt->page_fence[i] = 0;
     }
 }
 

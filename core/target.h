@@ -106,6 +106,7 @@ struct gw_target_wire { /* a listener for page endpoints alone (target_wires.c) 
     struct gw_listener *listener; /* NULL: given up */
     struct gw_domain *dom;
     bool failed; /* a page endpoint of it broke */
+    struct gw_error why;
 };
 
 struct gw_armed {                             /* where the descriptors of each armed one end */
@@ -166,6 +167,7 @@ struct gw_target {
     struct gw_ram *ram;
     struct gw_page_in *pages[255];
     bool page_open[255];
+    uint32_t page_fence[255]; /* the last that came there */
     unsigned page_open_count;
 
     struct gw_block_offer_msg *offers; /* whole list, once LAST arrived */

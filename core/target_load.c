@@ -60,6 +60,12 @@ void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool fin
         gw_target_fail(tgt, &err);
         return;
     }
+    if (tgt->page_fence[owner] == number) {
+        gw_fail(&err, -EPROTO, "page endpoint %u: fence %u twice", owner + 1, number);
+        gw_target_fail(tgt, &err);
+        return;
+    }
+    tgt->page_fence[owner] = number;
     if (++tgt->fence_count == tgt->reply.endpoints)
         joined(tgt);
 }

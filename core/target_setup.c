@@ -536,6 +536,11 @@ void gw_target_on_blocks(struct gw_target *tgt, const struct gw_message *msg)
         gw_target_fail(tgt, &err);
         return;
     }
+    if (tgt->page_wire &&
+        tgt->page_wire->failed) { /* it goes on with a wire of which an endpoint is dead */
+        gw_target_fail(tgt, &tgt->page_wire->why);
+        return;
+    }
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_block(&cursor, &offer)) {
         if (keep_offer(tgt, &offer, &err) < 0) {

@@ -34,7 +34,8 @@ static int open_wire(struct gw_target *tgt, const char *name, struct gw_target_w
     int rc = gw_wires_beside(name, &tgt->bound, &wire->uri, err);
 
     if (rc == 0)
-        rc = gw_wires_fit(&wire->uri, tgt->reply.endpoints, tgt->params.registered_bytes_max, err);
+        rc = gw_wires_fit(&wire->uri, tgt->reply.endpoints, tgt->params.registered_bytes_max,
+                          GW_CHUNK_BYTES_MIN, err);
     if (rc == 0)
         rc = gw_domain_open(wire->uri.scheme, &config, &wire->dom, err);
     if (rc == 0)
@@ -134,6 +135,7 @@ bool gw_target_wires_lost(struct gw_target *tgt, const struct gw_error *err)
     gw_log_info(&tgt->log, "target", "no pages over %s: %s", tgt->page_wire->uri.text,
                 err->message);
     tgt->page_wire->failed = true;
+    tgt->page_wire->why = *err;
     return true;
 }
 

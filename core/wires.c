@@ -125,20 +125,20 @@ int gw_wires_beside(const char *name, const struct gw_uri *beside, struct gw_uri
 
 uint32_t gw_wires_flags(const struct gw_uri *uri)
 {
-    bool pins = strcmp(uri->scheme, "ofi") == 0 && strncmp(uri->provider, "verbs", 5) == 0;
+    bool pins = strcmp(uri->scheme, "ofi") == 0 && strstr(uri->provider, "verbs") != NULL;
     return gw_wire_flags(uri->scheme) | (pins ? GW_EP_PINS : 0);
 }
 
-int gw_wires_fit(const struct gw_uri *uri, unsigned endpoints, uint64_t bytes_max,
+int gw_wires_fit(const struct gw_uri *uri, unsigned endpoints, uint64_t bytes_max, uint64_t need,
                  struct gw_error *err)
 {
     uint64_t budget = gw_memlock_budget(gw_wires_flags(uri), endpoints, bytes_max);
-    if (budget >= GW_CHUNK_BYTES_MIN)
+    if (budget >= need)
         return 0;
     gw_fail_code(err, -ENOMEM, GW_CODE_LIMIT,
                  "memory to be registered: need %" PRIu64 " KiB, have %" PRIu64
                  " (memlock, x-registered-max)",
-                 (uint64_t)GW_CHUNK_BYTES_MIN / 1024, budget / 1024);
+                 need / 1024, budget / 1024);
     return -ENOMEM;
 }
 

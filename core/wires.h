@@ -29,8 +29,8 @@ int gw_wires_beside(const char *name, const struct gw_uri *beside, struct gw_uri
 /* What gw_wire_flags() says of its scheme, and whether its provider pins. */
 uint32_t gw_wires_flags(const struct gw_uri *uri);
 /* -ENOMEM: pages over @uri would pin memory, and the limit of this process, or @bytes_max (0: none), is too
- * low for one chunk beside the messages of so many page endpoints. */
-int gw_wires_fit(const struct gw_uri *uri, unsigned endpoints, uint64_t bytes_max,
+ * low for a chunk of @need bytes beside the messages of so many page endpoints. */
+int gw_wires_fit(const struct gw_uri *uri, unsigned endpoints, uint64_t bytes_max, uint64_t need,
                  struct gw_error *err);
 /* @text, as a target named it, is an address of the wire called @name; a host that says "any" is that
  * of @beside, where the source reached the target. -EPROTO. */

@@ -94,7 +94,8 @@ struct gw_chunks {
     struct chunk_list to_register;
     struct chunk_list to_sync;
     unsigned open_wishes; /* without a key */
-    bool is_short;        /* the last search for wishes ended at a budget */
+    bool is_short;        /* the last search for wishes ended before the last of them */
+    bool lacks_budget;    /* ... at a budget */
     uint64_t coming;      /* chunks that are neither NONE, READY nor EVICTING */
     uint64_t unpinned;    /* of these, not registered here yet */
 
@@ -391,9 +392,9 @@ static bool wish_chunk(struct gw_chunks *chunks, struct place at, struct gw_wish
     struct chunk *chunk = chunk_at(chunks, at);
     *wish = range_of(chunks, at);
     chunks->is_short = true;
-    if (wish->bytes > chunks->config.local_budget - chunks->local_used ||
-        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||
-        chunks->open_wishes == GW_WISHES_OPEN_MAX)
+    chunks->lacks_budget = wish->bytes > chunks->config.local_budget - chunks->local_used ||
+                           wish->bytes > chunks->config.remote_budget - chunks->remote_used;
+    if (chunks->lacks_budget || chunks->open_wishes == GW_WISHES_OPEN_MAX)
         return false;
     chunks->is_short = false;
     chunks->local_used += wish->bytes;
@@ -445,7 +446,7 @@ static int wish_keyed(struct gw_chunks *chunks, struct gw_wish *wishes, unsigned
 {
     unsigned count = 0;
     int rc = 0;
-    chunks->is_short = false;
+    chunks->is_short = chunks->lacks_budget = false;
     while (count < max && (rc = walk_populated(chunks, err)) > 0) {
         uint64_t chunk_pages = chunks->blocks[chunks->walk_block].chunk_pages;
         struct place at = {chunks->walk_block, chunks->walk_left.first_page / chunk_pages};
@@ -613,7 +614,12 @@ bool gw_chunks_are_short(const struct gw_chunks *chunks)
 
 bool gw_chunks_are_pinned(const struct gw_chunks *chunks)
 {
-    return (chunks->walk_is_over || chunks->is_short) && !chunks->unpinned;
+    return (chunks->walk_is_over || chunks->lacks_budget) && !chunks->unpinned;
+}
+
+bool gw_chunks_lack_budget(const struct gw_chunks *chunks)
+{
+    return chunks->lacks_budget;
 }
 
 bool gw_chunks_are_ready(const struct gw_chunks *chunks)

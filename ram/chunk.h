@@ -86,6 +86,8 @@ void gw_chunks_deregistered(struct gw_chunks *chunks, const struct gw_wish *vict
 int gw_chunks_released(struct gw_chunks *chunks, const struct gw_wish *which, struct gw_error *err);
 /* There was more to wish for than the budgets allow: what may be evicted is to be looked for. */
 bool gw_chunks_are_short(const struct gw_chunks *chunks);
+/* The last search for wishes ended at a budget, and not because so many wait for their keys. */
+bool gw_chunks_lack_budget(const struct gw_chunks *chunks);
 /* Keyed wires: what there is to wish for, or what the budgets allow of it, is registered here. */
 bool gw_chunks_are_pinned(const struct gw_chunks *chunks);
 /* All that there is to wish for is ready, and nothing was passed by. */

@@ -175,6 +175,22 @@ GW_TEST(ofi, verbs_is_refused_while_closing_it_may_crash)
     GW_EXPECT(strstr(err.hint, "FI_OFI_RXM_USE_SRX=1") != NULL);
 }
 
+/* What a provider is known for is known by its name. */
+GW_TEST(ofi, a_provider_by_another_spelling_is_refused)
+{
+    static const char *const others[] = {"ofi:SHM:127.0.0.1:0", "ofi:ofi_rxm;tcp:127.0.0.1:0"};
+    struct gw_uri uri;
+    struct gw_listener *ln;
+    struct gw_wire_config config = {.index = 0};
+    gw_test_wires();
+    for (unsigned i = 0; i < 2; i++) {
+        struct gw_error err = GW_ERROR_INIT;
+        GW_ASSERT_EQ(gw_uri_parse(others[i], &uri, &err), 0);
+        GW_EXPECT_EQ(gw_listen(&uri, &config, &ln, &err), -EOPNOTSUPP);
+        GW_EXPECT(strstr(err.hint, "spell it so") != NULL);
+    }
+}
+
 /* ---- messages --------------------------------------------------------------------------------- */
 
 GW_TEST_EACH(ofi, a_message_without_the_token_is_dropped, wires)

@@ -65,7 +65,7 @@ static void command(struct gw_input *in, struct gw_writer *w)
 static void message(struct gw_input *in, struct gw_writer *w)
 {
     struct gw_error err = GW_ERROR_INIT;
-    struct gw_return_item item;
+    struct gw_return_item item = {.is_named = true};
     if (gw_return_take(in, &item, &err) < 0)
         return;
     int rc;

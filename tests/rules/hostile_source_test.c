@@ -287,6 +287,33 @@ GW_TEST(hostile_source, release_of_a_key_that_was_never_given_is_refused)
     free(hostile);
 }
 
+/* ---- fences ----------------------------------------------------------------------------------- */
+
+/* Of two endpoints one says its fence for both; the second time may be too early, or is one too many. */
+static void *fence_twice(void *arg)
+{
+    struct hostile *hostile = arg;
+    raw_source_open(&hostile->raw, gw_target_uri(hostile->pair.tgt), 4 * MIB, 2, PEER_TIMEOUT_NS);
+    raw_fence(&hostile->raw, 0, 1, false);
+    raw_fence(&hostile->raw, 0, 1, false);
+    linger(hostile);
+    return NULL;
+}
+
+GW_TEST(hostile_source, the_fence_of_one_endpoint_is_not_that_of_another)
+{
+    struct hostile *hostile = calloc(1, sizeof(*hostile));
+    hostile_open(hostile, 1);
+    hostile_start(hostile, fence_twice);
+    GW_EXPECT(pair_until(&hostile->pair, target_over, SECONDS));
+    GW_EXPECT_EQ(hostile->pair.target_rc, -EPROTO);
+    GW_EXPECT(strstr(hostile->pair.target_err.message, "page endpoint 1") != NULL ||
+              strstr(hostile->pair.target_err.place, "page endpoint 1") != NULL);
+    expect_next_guest_arrives(hostile);
+    hostile_close(hostile);
+    free(hostile);
+}
+
 /* ---- PREPARE ---------------------------------------------------------------------------------- */
 
 static void *prepare_of_another_fence(void *arg)

@@ -346,6 +346,38 @@ GW_TEST(keyed, a_source_that_clears_once_is_started_when_all_is_registered)
     end(&pair);
 }
 
+/* The guest writes what was a hole when the migration began, just before the bits are cleared. */
+static int hole_start(void *ctx, unsigned block, const struct gw_block_desc *desc,
+                      struct gw_error *err)
+{
+    memset(once.host + 64 * MIB - 5 * 4096, 0x5a, 4096);
+    return once_start(ctx, block, desc, err);
+}
+
+static const char *const kinds[] = {"anon", "memfd", NULL};
+
+GW_TEST_EACH(keyed, a_hole_that_is_written_before_a_late_start_arrives, kinds)
+{
+    static const char *const two[] = {PATIENT,          "downtime-limit", "0",
+                                      "x-stall-action", "switch",         NULL};
+    struct gw_dirty_ops ops = once_ops;
+    struct pair pair = {.no_dirty = true};
+    memset(&once, 0, sizeof(once));
+    begin(&pair, two, plain);
+    gw_loop_set_pins(&once_pins);
+    pair_add_block(&pair, "ram0", 64 * MIB,
+                   strcmp(param, "anon") == 0 ? GW_BLOCK_ANON : GW_BLOCK_MEMFD, 0);
+    once.host = pair.blocks[0].source;
+    memset(once.host, 1, 4096);
+    ops.start = hole_start;
+    pair_init(&pair);
+    GW_ASSERT_EQ(gw_source_add_dirty(pair.src, &ops, NULL, NULL), 0);
+    pair_listen(&pair);
+    pair_start(&pair);
+    expect_moved(&pair);
+    end(&pair);
+}
+
 /* The kernel's own, where a device does pin. (The rig's kernel is too old for pagemap-scan.) Soft-dirty bits of
  * pinned private pages are not cleared, but where they are huge (Linux 5.12 and later: docs/decisions/0009). */
 static const char *const over_rdma[] = {"uffd_wp_rdma", "soft_dirty_rdma", NULL};

@@ -313,6 +313,8 @@ static void init_source(struct pair *pair, const struct gw_log *log)
         if (gw_source_add_block(pair->src, &desc, &err) < 0)
             GW_FAIL("block: %s", err.message);
     }
+    if (pair->no_dirty)
+        return;
     if (gw_dirty_open(pair->dirty_method, log, &pair->dirty, &err) < 0)
         GW_SKIP("no dirty tracking here: %s", err.message);
     GW_ASSERT_EQ(

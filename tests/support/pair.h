@@ -30,7 +30,8 @@ struct pair {
         *params; /* of the source; NULL: pair_params(), and it ends however much is written */
     struct gw_params *target_params; /* likewise: what is not about silence must not end by it */
     enum gw_dirty_method dirty_method;
-    bool writes; /* a thread writes random words while the guest runs */
+    bool no_dirty; /* the test adds its own dirty source */
+    bool writes;   /* a thread writes random words while the guest runs */
     int (*block_offered)(struct pair *pair,
                          const struct gw_block_offer *offer); /* first; may refuse */
     int (*blocks_ready)(struct pair *pair, struct gw_error *err);

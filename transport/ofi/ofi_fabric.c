@@ -99,6 +99,20 @@ static int refuse_provider(const char *provider, int rc, struct gw_error *err)
     return -EOPNOTSUPP;
 }
 
+/* libfabric takes other spellings, and the table above knows one. */
+static int check_spelling(const char *provider, struct fi_info **info, struct gw_error *err)
+{
+    const char *name = (*info)->fabric_attr->prov_name;
+    if (strcmp(name, provider) == 0)
+        return 0;
+    gw_fail_code(err, -EOPNOTSUPP, GW_CODE_UNSUPPORTED, "libfabric calls provider '%s' '%.60s'",
+                 provider, name);
+    gw_error_hint(err, "spell it so, at both ends: ofi:%.60s:HOST:PORT", name);
+    gw_fi_freeinfo(*info);
+    *info = NULL;
+    return -EOPNOTSUPP;
+}
+
 static int refuse_endpoint_keys(const char *provider, struct gw_error *err)
 {
     gw_fail_code(
@@ -147,7 +161,7 @@ static int find(const char *provider, const char *node, struct fi_info **info, s
         return rc;
     rc = ask(provider, node, MR_MODES, info);
     if (rc == 0)
-        return 0;
+        return check_spelling(provider, info, err);
     struct fi_info *other;
     if (rc == -FI_ENODATA && ask(provider, node, MR_MODES | FI_MR_ENDPOINT, &other) == 0) {
         gw_fi_freeinfo(other);

@@ -344,7 +344,7 @@ GW_TEST(stream_write, a_package_is_behind_its_command)
 
 static void writes_message(const struct gw_return_item *item, const char *hex)
 {
-    struct gw_return_item back;
+    struct gw_return_item back = {.is_named = true};
     begin();
     GW_EXPECT_EQ(gw_return_write(&w, item, &err), 0);
     wrote(hex);
@@ -375,7 +375,7 @@ GW_TEST(stream_write, messages_of_the_return_path_have_the_bytes_of_the_specific
 GW_TEST(stream_write, a_bitmap_follows_its_message_outside_of_its_length)
 {
     static const uint8_t bits[8] = {0xff, 1};
-    struct gw_return_item back;
+    struct gw_return_item back = {.is_named = true};
     begin();
     GW_EXPECT_EQ(gw_return_write_bitmap(&w, "pc", bits, sizeof(bits), &err), 0);
     wrote("0005 0003 02 7063 0000000000000008 ff01000000000000 0123456789abcdef");
@@ -408,7 +408,8 @@ GW_TEST(stream_write, messages_that_no_reader_takes_are_refused)
 GW_TEST(stream_write, the_longest_names_fit)
 {
     struct gw_command_item c = {.command = GW_COMMAND_RECV_BITMAP};
-    struct gw_return_item m = {.type = GW_RETURN_REQ_PAGES_ID, .value = 4096}, back;
+    struct gw_return_item m = {.type = GW_RETURN_REQ_PAGES_ID, .value = 4096};
+    struct gw_return_item back = {.is_named = true};
     memset(c.block, 'b', 255);
     memset(m.block, 'b', 255);
     begin();

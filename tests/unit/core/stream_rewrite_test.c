@@ -50,7 +50,7 @@ GW_TEST_EACH(stream_rewrite, a_stream_of_qemu_is_written_again, names)
 GW_TEST(stream_rewrite, a_return_path_of_qemu_is_written_again)
 {
     struct gw_error err = GW_ERROR_INIT;
-    struct gw_return_item item;
+    struct gw_return_item item = {0};
     struct gw_input in;
     struct gw_writer w;
     unsigned count = 0;
