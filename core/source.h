@@ -198,6 +198,7 @@ struct gw_source {
     unsigned syncs_busy;
     bool sync_waits;     /* until no chunk's sync is under way */
     bool tracking;       /* dirty sources are started */
+    bool tracked;        /* ... and what is populated is known */
     bool tracks_late;    /* ... but for those that clear once, which wait for the pins */
     bool cleaned;        /* they are stopped, and nothing is registered any more */
     unsigned offer_next; /* next block to offer */

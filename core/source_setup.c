@@ -126,7 +126,8 @@ static void control_connected(struct gw_source *src)
     say_hello(src);
 }
 
-static void start_track(struct gw_source *src);
+static void begin_track(struct gw_source *src);
+static void end_track(struct gw_source *src);
 
 static void connect_next(struct gw_source *src)
 {
@@ -171,7 +172,7 @@ static void page_connected(struct gw_source *src)
     if (src->page_count < src->page_wanted)
         connect_next(src);
     else
-        start_track(src);
+        end_track(src);
 }
 
 void gw_source_connect_again(struct gw_source *src)
@@ -303,6 +304,7 @@ void gw_source_on_hello_reply(struct gw_source *src, const struct gw_message *ms
                    attr.peer, src->granted.endpoints);
     src->page_wanted = src->granted.endpoints;
     src->step = GW_SRC_CONNECT_PAGES;
+    begin_track(src);
     connect_next(src);
 }
 
@@ -322,30 +324,52 @@ static void track_run(struct gw_job *job)
 
 static void offer_blocks(struct gw_source *src);
 
+static void begin_offers(struct gw_source *src)
+{
+    src->step = GW_SRC_OFFER;
+    src->offer_until_ns = gw_clock_ns() + src->params.device_timeout_ms * GW_NS_PER_MS;
+    offer_blocks(src);
+}
+
 static void track_done(struct gw_mail *mail, void *engine)
 {
     struct gw_source *src = engine;
     (void)mail;
     src->work.busy = false;
     src->tracking = src->work.found == 1;
-    if (src->step != GW_SRC_TRACK)
+    if (src->step != GW_SRC_TRACK && src->step != GW_SRC_CONNECT_PAGES)
         return; /* backed out meanwhile; clean-up goes on from its own step */
     if (src->work.rc < 0) {
         gw_source_fail(src, &src->work.err);
         return;
     }
     src->armed_ns = gw_clock_ns();
-    src->step = GW_SRC_OFFER;
-    src->offer_until_ns = src->armed_ns + src->params.device_timeout_ms * GW_NS_PER_MS;
-    offer_blocks(src);
+    src->tracked = true;
+    if (src->step == GW_SRC_TRACK)
+        begin_offers(src);
 }
 
-static void start_track(struct gw_source *src)
+/* What it costs grows with memory, what connecting costs does not: side by side. Not where a source clears once:
+ * when it is to be started is known with the wire. */
+static void begin_track(struct gw_source *src)
+{
+    src->work.found = 0;
+    src->tracked = src->tracks_late = false;
+    if (!gw_dirty_clears_once(src->ram))
+        gw_source_post(src, &src->work, track_run, track_done);
+}
+
+/* All page endpoints are there. */
+static void end_track(struct gw_source *src)
 {
     src->step = GW_SRC_TRACK;
-    src->work.found = 0;
-    src->tracks_late =
-        src->making && (gw_source_page_flags(src) & GW_EP_PINS) && gw_dirty_clears_once(src->ram);
+    if (src->tracked) {
+        begin_offers(src);
+        return;
+    }
+    if (!gw_dirty_clears_once(src->ram))
+        return; /* it is under way */
+    src->tracks_late = src->making && (gw_source_page_flags(src) & GW_EP_PINS);
     gw_source_post(src, &src->work, track_run, track_done);
 }
 

@@ -5,7 +5,7 @@
 #include "gw_config.h"
 #include "tests/shim/gw_test.h"
 #include "tests/support/command.h"
-#include "tests/support/memlock.h"
+#include "tests/support/lock_limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * reason, and memory arrives whole. */
 #include "tests/shim/gw_test.h"
 #include "tests/support/command.h"
-#include "tests/support/memlock.h"
+#include "tests/support/lock_limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

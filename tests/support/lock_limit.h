@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/support/memlock.h - a limit on locked memory that commands started from here on inherit. */
-#ifndef GW_TESTS_SUPPORT_MEMLOCK_H
-#define GW_TESTS_SUPPORT_MEMLOCK_H
+/* tests/support/lock_limit.h - a limit on locked memory that commands started from here on inherit. */
+#ifndef GW_TESTS_SUPPORT_LOCK_LIMIT_H
+#define GW_TESTS_SUPPORT_LOCK_LIMIT_H
 
 #include <stdint.h>
 #include <sys/resource.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The limit is this process's own, and so is the bounding set: root's capabilities are counted anew by exec. */
-#include "tests/support/memlock.h"
+#include "tests/support/lock_limit.h"
 
 #include "tests/shim/gw_test.h"
 
