@@ -40,7 +40,7 @@ enum gw_source_step {
     GW_SRC_CONNECT,       /* control endpoint: job */
     GW_SRC_HELLO,         /* HELLO_REPLY */
     GW_SRC_CONNECT_PAGES, /* page endpoints: jobs, one after the other */
-    GW_SRC_TRACK,         /* dirty sources start, populated map: job */
+    GW_SRC_TRACK,         /* dirty sources start, populated map: job, begun with CONNECT_PAGES */
     GW_SRC_OFFER,         /* BLOCKS_OK */
     GW_SRC_DEVICES,       /* setup of devices; what is early is loaded */
     GW_SRC_REGISTER, /* rdma-pin-all: everything is registered at both ends; tracks_late: here */
