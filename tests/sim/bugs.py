@@ -126,7 +126,8 @@ BUGS = {
         ("core/page_out.c", "    return gw_sender_mark_is_passed(out->sender, visit->mark);\n", "    return 1;\n"),
     ],
     "a_wish_goes_beyond_the_targets_budget": [
-        ("ram/chunk.c", "        wish->bytes > chunks->config.remote_budget - chunks->remote_used ||\n", ""),
+        ("ram/chunk.c",
+         " ||\n                           wish->bytes > chunks->config.remote_budget - chunks->remote_used;\n", ";\n"),
     ],
     "budget_is_back_before_the_target_gave_it": [
         ("ram/chunk.c", "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n",
