@@ -273,6 +273,9 @@ bool gw_target_wires_asked(struct gw_target *tgt);
 void gw_target_wires_accept(struct gw_target *tgt);
 /* @wire is not the one that page endpoints are there of, but of that one the source may yet let go. */
 bool gw_target_wires_is_leaving(const struct gw_target *tgt, const struct gw_target_wire *wire);
+/* A page endpoint came over @wire, admitted before one of another: where the source tries @wire after that one, it
+ * has given that one up, and so is it here. */
+void gw_target_wires_move_on(struct gw_target *tgt, struct gw_target_wire *wire);
 /* A page endpoint broke. True: the source may try another wire, and that one is given up here by the next
  * gw_target_wires_accept(). */
 bool gw_target_wires_lost(struct gw_target *tgt, const struct gw_error *err);

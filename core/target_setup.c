@@ -93,6 +93,7 @@ void gw_target_add_page(struct gw_target *tgt, struct gw_target_wire *wire, stru
     struct gw_ep_attr attr;
     gw_ep_query(ep, &attr);
     unsigned owner = attr.index - 1u;
+    gw_target_wires_move_on(tgt, wire);
     if (tgt->page_open_count > 0 && (tgt->page_wire != wire || tgt->page_open[owner])) {
         gw_ep_close(ep); /* admitted before another decided */
         return;

@@ -159,6 +159,15 @@ static void give_up_failed(struct gw_target *tgt)
     pthread_mutex_unlock(&tgt->stats_lock);
 }
 
+/* They are in the order of HELLO, which is that in which the source tries them; control's comes last. */
+void gw_target_wires_move_on(struct gw_target *tgt, struct gw_target_wire *wire)
+{
+    if (!may_change(tgt) || (wire && wire <= tgt->page_wire))
+        return;
+    tgt->page_wire->failed = true;
+    give_up_failed(tgt);
+}
+
 void gw_target_wires_accept(struct gw_target *tgt)
 {
     struct gw_error err = GW_ERROR_INIT;

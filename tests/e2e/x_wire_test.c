@@ -52,6 +52,8 @@ static json_t *migrate_by(const char *listen, const char *choice, const char *de
                                                  NULL});
     GW_EXPECT_EQ(command_finish(&source), status);
     GW_EXPECT_EQ(command_finish(&target), status);
+    if (gw_test_has_failed())
+        GW_NOTE_FAILURE("%s\n%s", source.err.text, target.err.text);
     json_t *document = command_document(&source);
     GW_ASSERT(document != NULL);
     return document;
