@@ -8,6 +8,7 @@ set -u
 source=$1 bin=$2 results=$3
 
 export GODWIT=$bin/godwit GODWIT_SOURCE=$source
+export LSAN_OPTIONS=suppressions=$source/tests/lsan.supp # as tests/programs.cmake sets it: libfabric leaks
 export FI_OFI_RXM_USE_SRX=1 FI_UNIVERSE_SIZE=16 # what verbs;ofi_rxm needs, and over soft-RoCE
 # By default it makes and registers some 100 MB for an endpoint, which takes an emulated machine seconds.
 export FI_OFI_RXM_BUFFER_SIZE=8704 FI_OFI_RXM_MSG_RX_SIZE=32 FI_OFI_RXM_MSG_TX_SIZE=32
