@@ -489,7 +489,7 @@ static int judge(struct gw_channel *ch, uint64_t now_ns)
     observe(ch, now_ns);
     if (ch->rc < 0 || ch->silent_ns < ch->timeout_ns)
         return ch->rc;
-    gw_fail_code(&ch->err, -ETIMEDOUT, GW_CODE_PEER_LOST,
+    gw_fail_code(&ch->err, -ETIMEDOUT, GW_CODE_PEER_SILENT,
                  "the peer has been silent for %" PRIu64 " ms", ch->timeout_ns / GW_NS_PER_MS);
     return latch(ch, -ETIMEDOUT);
 }

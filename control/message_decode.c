@@ -88,6 +88,7 @@ static int rc_of_code(enum gw_code code)
     case GW_CODE_PEER_LOST:
         return -ECONNRESET;
     case GW_CODE_TIMEOUT:
+    case GW_CODE_PEER_SILENT:
         return -ETIMEDOUT;
     case GW_CODE_CANCELLED:
         return -ECANCELED;

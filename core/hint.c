@@ -35,6 +35,9 @@ static const char *const source_hints[GW_CODE_COUNT_] = {
     [GW_CODE_INTERNAL] = "please report this with the logs of both sides",
     [GW_CODE_LINK_DOWN] = "the guest runs on here; 'ip link' and 'rdma link' list what is down",
     [GW_CODE_DEVICE_LOST] = "the guest runs on here; 'rdma link' lists the devices that are left",
+    [GW_CODE_PEER_SILENT] =
+        ("the guest runs on here; is the target's process stopped, its host hung or "
+         "cut off? Raise x-peer-timeout if it is only slow"),
 };
 
 static const char *const target_hints[GW_CODE_COUNT_] = {
@@ -67,6 +70,9 @@ static const char *const target_hints[GW_CODE_COUNT_] = {
     [GW_CODE_DEVICE_LOST] =
         ("the guest goes on at the source, if that lives; 'rdma link' lists the "
          "devices that are left"),
+    [GW_CODE_PEER_SILENT] =
+        ("the guest was discarded here and goes on at the source, if that lives; is it "
+         "stopped, its host hung or cut off?"),
 };
 
 static void set_hint(struct gw_error *err, const char *const *hints)

@@ -334,9 +334,10 @@ static bool is_mere_end(const struct gw_error *err)
 static void prefer_own_cause(struct gw_source *src, const struct gw_error *own)
 {
     bool by_target = src->err.peer[0] || is_mere_end(&src->err);
-    if (src->end_status != GW_STATUS_FAILED || src->err.code != GW_CODE_PEER_LOST || !by_target ||
-        own->rc == 0 || is_mere_end(own))
-        return;
+    bool was_lost = src->err.code == GW_CODE_PEER_LOST || src->err.code == GW_CODE_PEER_SILENT;
+    if (src->end_status != GW_STATUS_FAILED || !was_lost || !by_target || own->rc == 0 ||
+        is_mere_end(own) || own->rc == -EACCES)
+        return; /* what a dead process no longer lends is not the cause */
     struct gw_error cause = *own;
     gw_error_phase(&cause, src->err.phase);
     gw_error_peer(&cause, src->err.peer, strlen(src->err.peer));

@@ -250,8 +250,9 @@ struct gw_source {
     /* switchover */
     bool fence_is_last; /* the one that is out, or was */
     bool items_saved, digest_done, prepare_sent;
-    struct gw_error late_err; /* a page endpoint was lost after its last fence was said: an error */
-    uint64_t late_until_ns;   /* unless JOINED comes until then; 0: none was */
+    struct gw_error late_err; /* a page endpoint was lost after its last fence was said, or to a peer that
+                               * may be dying: an error, unless JOINED or the true cause */
+    uint64_t late_until_ns;   /* comes until then; 0: none was */
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
     uint64_t stream_begun_ns,
         joined_ns; /* devices saved and last page out; JOINED of the last round */

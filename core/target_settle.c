@@ -335,8 +335,10 @@ uint64_t gw_target_settle_step(struct gw_target *tgt, uint64_t now_ns)
     if (tgt->hs == GW_HT_HOLDING) {
         if (now_ns < tgt->hold_until_ns)
             return tgt->hold_until_ns;
+        enum gw_code how =
+            tgt->err.code == GW_CODE_PEER_SILENT ? GW_CODE_PEER_SILENT : GW_CODE_PEER_LOST;
         gw_error_clear(&tgt->err);
-        gw_fail_code(&tgt->err, -ETIMEDOUT, GW_CODE_PEER_LOST,
+        gw_fail_code(&tgt->err, -ETIMEDOUT, how,
                      "the source was lost before COMMIT and did not come back");
         gw_target_event(tgt, GW_HTE_HOLD_TIMEOUT);
     }

@@ -126,7 +126,8 @@ int gw_stream_fail_errno(struct gw_stream *s, int error, const char *what)
     case ECONNRESET:
         return gw_stream_fail(s, -ECONNRESET, GW_CODE_PEER_LOST, "the peer closed the connection");
     case ETIMEDOUT:
-        return gw_stream_fail(s, -ETIMEDOUT, GW_CODE_PEER_LOST, "the peer fell silent for %llu ms",
+        return gw_stream_fail(s, -ETIMEDOUT, GW_CODE_PEER_SILENT,
+                              "the peer fell silent for %llu ms",
                               (unsigned long long)(s->config.peer_timeout_ns / GW_NS_PER_MS));
     case EHOSTUNREACH:
     case ENETUNREACH:

@@ -17,7 +17,8 @@
  * Errors: 0 or a count, -EAGAIN (later), any other negative is final for the endpoint: then only
  * poll (to collect the flushed completions; when none is left it returns the error too), recv (a
  * stream still hands out what had arrived: the peer's last words) and close make sense.
- * gw_ep_error() says why. Two refusals concern the argument and leave the endpoint as it was:
+ * gw_ep_error() says why; -EACCES: a one-sided put was refused at the peer, whose memory is not, or
+ * no longer, lent. Two refusals concern the argument and leave the endpoint as it was:
  * -EINVAL of gw_put (a range outside of its region) and -EMSGSIZE of gw_send (too long). */
 #ifndef GW_TRANSPORT_H
 #define GW_TRANSPORT_H

@@ -38,6 +38,7 @@ static const char *const code_names[] = {
     [GW_CODE_VERIFY] = "verify",
     [GW_CODE_LINK_DOWN] = "link-down",
     [GW_CODE_DEVICE_LOST] = "device-lost",
+    [GW_CODE_PEER_SILENT] = "peer-silent",
 };
 
 static const struct {

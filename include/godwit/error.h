@@ -26,7 +26,7 @@ enum gw_code {
     GW_CODE_LISTEN,         /* the address could not be listened on */
     GW_CODE_REFUSED,        /* the peer refused the session */
     GW_CODE_PROTOCOL,       /* the peer broke the protocol */
-    GW_CODE_PEER_LOST,      /* the connection ended or the peer fell silent */
+    GW_CODE_PEER_LOST,      /* the connection ended: the peer closed it, or it died */
     GW_CODE_TIMEOUT,        /* a documented time budget ran out */
     GW_CODE_CANCELLED,      /* gw_source_cancel() or its counterpart at the peer */
     GW_CODE_NO_CONVERGENCE, /* the guest dirties faster than the wire carries */
@@ -44,6 +44,7 @@ enum gw_code {
     GW_CODE_VERIFY,         /* a check of guest memory failed */
     GW_CODE_LINK_DOWN,      /* this side's own port, or the link at it, is down */
     GW_CODE_DEVICE_LOST,    /* this side's own RDMA device was removed, or broke */
+    GW_CODE_PEER_SILENT, /* nothing came from the peer within x-peer-timeout: it, or the way, stands still */
     GW_CODE_COUNT_
 };
 

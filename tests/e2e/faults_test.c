@@ -89,14 +89,13 @@ static const char *phase_of(enum scene_state state)
     return state <= SCENE_LATER ? "active" : "device";
 }
 
-/* The target is gone. @delivered: what the relay held was passed on, which may take the source into its next
- * phase before it hears of that. */
-static void judge_source(struct scene *scene, bool delivered)
+/* The target is gone: @code. @delivered: what the relay held was passed on, which may take the source into its
+ * next phase before it hears of that. */
+static void judge_source(struct scene *scene, const char *code, bool delivered)
 {
     if (scene->state < SCENE_COMMIT) {
         scene_expect_status(scene, SCENE_SOURCE, 1);
-        scene_expect_error(scene, SCENE_SOURCE, "peer-lost",
-                           delivered ? NULL : phase_of(scene->state));
+        scene_expect_error(scene, SCENE_SOURCE, code, delivered ? NULL : phase_of(scene->state));
         scene_expect_guest(scene, SCENE_SOURCE, SCENE_VERIFIED);
         expect_noticed(scene, SCENE_SOURCE);
     } else if (scene->state < SCENE_ACK) {
@@ -109,12 +108,12 @@ static void judge_source(struct scene *scene, bool delivered)
     }
 }
 
-/* The source is gone; COMMIT has been delivered where it had left. */
-static void judge_target(struct scene *scene)
+/* The source is gone: @code; COMMIT has been delivered where it had left. */
+static void judge_target(struct scene *scene, const char *code)
 {
     if (scene->state < SCENE_COMMIT) {
         scene_expect_status(scene, SCENE_TARGET, 1);
-        scene_expect_error(scene, SCENE_TARGET, "peer-lost", NULL);
+        scene_expect_error(scene, SCENE_TARGET, code, NULL);
         scene_expect_guest(scene, SCENE_TARGET, SCENE_NOT_CHECKED);
         expect_noticed(scene, SCENE_TARGET);
     } else {
@@ -140,7 +139,7 @@ GW_TEST(killed, target_in_every_state)
             proxy_release(scenes[state].proxy, scenes[state].rule);
     }
     FOR_EACH_STATE(state)
-    judge_source(&scenes[state], true);
+    judge_source(&scenes[state], "peer-lost", true);
     end_all();
 }
 
@@ -154,7 +153,7 @@ GW_TEST(killed, source_in_every_state)
         proxy_release(scenes[state].proxy, scenes[state].rule);
     }
     FOR_EACH_STATE(state)
-    judge_target(&scenes[state]);
+    judge_target(&scenes[state], "peer-lost");
     end_all();
 }
 
@@ -165,7 +164,7 @@ GW_TEST(stopped, target_in_every_state)
     reach_all("target-stopped", STOPPED_TIMEOUT_MS, false);
     strike_all(SCENE_TARGET, SIGSTOP);
     FOR_EACH_STATE(state)
-    judge_source(&scenes[state], false);
+    judge_source(&scenes[state], "peer-silent", false);
     end_all();
 }
 
@@ -179,7 +178,7 @@ GW_TEST(stopped, source_in_every_state)
             proxy_release(scenes[state].proxy, scenes[state].rule);
     }
     FOR_EACH_STATE(state)
-    judge_target(&scenes[state]);
+    judge_target(&scenes[state], "peer-silent");
     end_all();
 }
 

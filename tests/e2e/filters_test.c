@@ -300,7 +300,7 @@ GW_TEST(fault_command, silence_ends_by_the_peer_timeout)
     int status =
         send_through("fault+", "do=mute,ep=control,at=message:6", "x-peer-timeout=2000", &document);
     GW_EXPECT_EQ(status, 1);
-    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "peer-lost");
+    GW_EXPECT_STREQ(json_text_at(document, "error", "code"), "peer-silent");
     GW_EXPECT(json_is_true(json_at(document, "guest", "verified")));
     json_decref(document);
 }

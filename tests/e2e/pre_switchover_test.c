@@ -43,14 +43,14 @@ static void end_both(struct two *two)
     embedder_end(&two->target);
 }
 
-static void expect_it_runs_on_here(struct two *two)
+static void expect_it_runs_on_here(struct two *two, const char *why)
 {
     char how[EMBEDDER_LINE_BYTES], code[32] = "", phase[32] = "", runs[16] = "", whole[16] = "";
     int rc = 0;
     embedder_hear(&two->source, "sent", how);
     GW_EXPECT_EQ(sscanf(how, "%d %31s %31s %15s %15s", &rc, code, phase, runs, whole), 5);
     GW_EXPECT_LT(rc, 0);
-    GW_EXPECT_STREQ(code, "peer-lost");
+    GW_EXPECT_STREQ(code, why);
     GW_EXPECT_STREQ(phase, "pre-switchover");
     GW_EXPECT_STREQ(runs, "runs");
     GW_EXPECT_STREQ(whole, "whole");
@@ -60,14 +60,14 @@ static void expect_it_runs_on_here(struct two *two)
     GW_EXPECT_GT(embedder_writes(&two->source), writes);
 }
 
-static void expect_it_never_ran_there(struct two *two)
+static void expect_it_never_ran_there(struct two *two, const char *why)
 {
     char how[EMBEDDER_LINE_BYTES], code[32] = "", runs[16] = "";
     int rc = 0;
     embedder_hear(&two->target, "received", how);
     GW_EXPECT_EQ(sscanf(how, "%d %31s %*s %15s", &rc, code, runs), 3);
     GW_EXPECT_LT(rc, 0);
-    GW_EXPECT_STREQ(code, "peer-lost");
+    GW_EXPECT_STREQ(code, why);
     GW_EXPECT_STREQ(runs, "paused");
 }
 
@@ -77,10 +77,11 @@ static void strike(bool at_source, int number, unsigned peer_timeout_ms)
     wait_in_pre_switchover(&two, peer_timeout_ms);
     uint64_t begun_ms = scene_now_ms();
     kill(at_source ? two.source.pid : two.target.pid, number);
+    const char *why = number == SIGSTOP ? "peer-silent" : "peer-lost";
     if (at_source)
-        expect_it_never_ran_there(&two);
+        expect_it_never_ran_there(&two, why);
     else
-        expect_it_runs_on_here(&two);
+        expect_it_runs_on_here(&two, why);
     fprintf(stderr, "  over after %llu ms\n", (unsigned long long)(scene_now_ms() - begun_ms));
     GW_EXPECT_LT(scene_now_ms() - begun_ms, KILLED_TIMEOUT_MS / 2);
     end_both(&two);

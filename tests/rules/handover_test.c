@@ -388,7 +388,8 @@ GW_TEST(handover, the_device_budget_ends_the_wait_for_prepared)
     stage_free(stage);
 }
 
-static void silence(enum proxy_way way, enum gw_message_type type)
+/* @code: what the source hears of the target, or finds. */
+static void silence(enum proxy_way way, enum gw_message_type type, enum gw_code code)
 {
     struct stage *stage = stage_new();
     stage_set_both(stage, "x-peer-timeout", "3000");
@@ -401,7 +402,7 @@ static void silence(enum proxy_way way, enum gw_message_type type)
     GW_EXPECT(
         pair_until(&stage->pair, source_ended, SECONDS)); /* the kernel would wait for minutes */
     GW_EXPECT(pair_finish(&stage->pair, SECONDS));
-    GW_EXPECT_EQ(stage->pair.source_err.code, GW_CODE_PEER_LOST);
+    GW_EXPECT_EQ(stage->pair.source_err.code, code);
     GW_EXPECT_LT(stage->pair.target_rc, 0);
     expect_guest(stage, AT_SOURCE);
     expect_retry_succeeds(stage);
@@ -410,12 +411,12 @@ static void silence(enum proxy_way way, enum gw_message_type type)
 
 GW_TEST(handover, silence_while_memory_moves_is_noticed)
 {
-    silence(PROXY_TO_TARGET, GW_MSG_FENCE);
+    silence(PROXY_TO_TARGET, GW_MSG_FENCE, GW_CODE_PEER_SILENT);
 }
 
 GW_TEST(handover, silence_before_prepared_is_noticed)
 {
-    silence(PROXY_TO_SOURCE, GW_MSG_PREPARED);
+    silence(PROXY_TO_SOURCE, GW_MSG_PREPARED, GW_CODE_PEER_SILENT);
 }
 
 GW_TEST(handover, silence_after_commit_ends_the_connection_and_ask_settles_it)

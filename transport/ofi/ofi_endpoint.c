@@ -93,7 +93,8 @@ int gw_ofi_ep_fail_fabric(struct gw_ofi_ep *e, int rc, const char *what)
         return gw_ofi_ep_fail(e, -ECONNRESET, GW_CODE_PEER_LOST,
                               "the peer closed the connection (%s: %s)", what, gw_fi_strerror(-rc));
     case FI_ETIMEDOUT:
-        return gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, "the peer fell silent (%s)", what);
+        return gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, "the peer fell silent (%s)",
+                              what);
     default:
         break;
     }
@@ -247,7 +248,7 @@ static void look_at_fd(struct gw_ofi_ep *e, uint64_t now_ns)
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     if (n < 0 && errno == ETIMEDOUT) {
-        gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, "the peer fell silent for %llu ms",
+        gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, "the peer fell silent for %llu ms",
                        (unsigned long long)(e->config.peer_timeout_ns / GW_NS_PER_MS));
         return;
     }

@@ -210,7 +210,7 @@ ssize_t gw_rdma_recv(struct gw_endpoint *ep, void *buf, size_t bytes)
         return rc;
     /* What had arrived is the peer's last word; after a verdict of our own it is not wanted. */
     bool wanted = e->rc == 0 || e->is_revoked || e->err.code == GW_CODE_PEER_LOST ||
-                  e->err.code == GW_CODE_LINK_DOWN;
+                  e->err.code == GW_CODE_PEER_SILENT || e->err.code == GW_CODE_LINK_DOWN;
     if (e->messages_ready > 0 && wanted) {
         e->is_told = was_told;
         return take_message(e, buf, bytes);

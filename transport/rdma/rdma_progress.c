@@ -94,7 +94,7 @@ static void unacknowledged(struct gw_rdma_ep *e, const char *what)
         gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT, "the port of %s is down",
                      e->dom->device);
     else
-        gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_LOST, LINK_HINT, "%s: %s", e->dom->device, what);
+        gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, LINK_HINT, "%s: %s", e->dom->device, what);
 }
 
 static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)

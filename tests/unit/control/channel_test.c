@@ -576,7 +576,7 @@ GW_TEST(channel, silence_is_found_at_the_peer_time_out)
     GW_EXPECT_EQ(gw_channel_wake_ns(a), 0);
     GW_EXPECT_EQ(run(a, start_ns + 10 * T), -ETIMEDOUT);
     GW_EXPECT_EQ(now_ns - start_ns, 2 * T);
-    GW_EXPECT_EQ(err.code, GW_CODE_PEER_LOST);
+    GW_EXPECT_EQ(err.code, GW_CODE_PEER_SILENT);
     GW_EXPECT_STREQ(err.message, "the peer has been silent for 2000 ms");
     GW_EXPECT_EQ(gw_channel_recv(a, &got, &err), -ETIMEDOUT);
     end();
