@@ -197,8 +197,7 @@ struct gw_source {
     struct gw_source_job sync[255];
     unsigned syncs_busy;
     bool sync_waits;     /* until no chunk's sync is under way */
-    bool tracking;       /* dirty sources are started */
-    bool tracked;        /* ... and what is populated is known */
+    bool tracking;       /* dirty sources are started, and what is populated was looked at */
     bool tracks_late;    /* ... but for those that clear once, which wait for the pins */
     bool cleaned;        /* they are stopped, and nothing is registered any more */
     unsigned offer_next; /* next block to offer */
@@ -250,9 +249,10 @@ struct gw_source {
     /* switchover */
     bool fence_is_last; /* the one that is out, or was */
     bool items_saved, digest_done, prepare_sent;
-    struct gw_error late_err; /* a page endpoint was lost after its last fence was said, or to a peer that
+    struct gw_error
+        late_err; /* a page endpoint was lost after its last fence was said, or to a peer that
                                * may be dying: an error, unless JOINED or the true cause */
-    uint64_t late_until_ns;   /* comes until then; 0: none was */
+    uint64_t late_until_ns; /* comes until then; 0: none was */
     uint64_t pause_called_ns, final_put_ns, prepare_sent_ns, committed_ns, device_deadline_ns;
     uint64_t stream_begun_ns,
         joined_ns; /* devices saved and last page out; JOINED of the last round */

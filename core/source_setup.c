@@ -344,7 +344,6 @@ static void track_done(struct gw_mail *mail, void *engine)
         return;
     }
     src->armed_ns = gw_clock_ns();
-    src->tracked = true;
     if (src->step == GW_SRC_TRACK)
         begin_offers(src);
 }
@@ -354,7 +353,7 @@ static void track_done(struct gw_mail *mail, void *engine)
 static void begin_track(struct gw_source *src)
 {
     src->work.found = 0;
-    src->tracked = src->tracks_late = false;
+    src->tracks_late = false;
     if (!gw_dirty_clears_once(src->ram))
         gw_source_post(src, &src->work, track_run, track_done);
 }
@@ -363,7 +362,7 @@ static void begin_track(struct gw_source *src)
 static void end_track(struct gw_source *src)
 {
     src->step = GW_SRC_TRACK;
-    if (src->tracked) {
+    if (src->tracking) {
         begin_offers(src);
         return;
     }

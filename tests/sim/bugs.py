@@ -116,8 +116,8 @@ BUGS = {
          "            gw_bitmap_clear_range(block->dirty, page, 1);\n"),
     ],
     "a_chunk_that_went_is_not_wished_for_again": [
-        ("ram/chunk.c", "    if (state != NONE && state != EVICTING)\n",
-         "    if (state != NONE || chunk->ready_generation)\n"),
+        ("ram/chunk_owner.c", "    if (state != GW_CHUNK_NONE && state != GW_CHUNK_EVICTING)\n",
+         "    if (state != GW_CHUNK_NONE || chunk->ready_generation)\n"),
     ],
     "a_chunk_goes_without_asking_its_owners": [
         ("core/page_out.c", "    if (!visit->mark) {\n", "    if (visit)\n        return 1;\n    if (!visit->mark) {\n"),
@@ -126,14 +126,14 @@ BUGS = {
         ("core/page_out.c", "    return gw_sender_mark_is_passed(out->sender, visit->mark);\n", "    return 1;\n"),
     ],
     "a_wish_goes_beyond_the_targets_budget": [
-        ("ram/chunk.c",
+        ("ram/chunk_wish.c",
          " ||\n                           wish->bytes > chunks->config.remote_budget - chunks->remote_used;\n", ";\n"),
     ],
     "budget_is_back_before_the_target_gave_it": [
-        ("ram/chunk.c", "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n",
+        ("ram/chunk_evict.c", "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n",
          "    chunk->mr = NULL;\n    chunk->rmr = NULL;\n    chunk->is_out = true;\n"
          "    chunks->remote_used -= victim->bytes;\n    chunks->remote_evicting -= victim->bytes;\n"),
-        ("ram/chunk.c",
+        ("ram/chunk_evict.c",
          "    chunks->remote_used -= which->bytes;\n    chunks->remote_evicting -= which->bytes;\n", ""),
     ],
     "a_put_counts_as_a_sign_of_life": [
