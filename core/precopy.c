@@ -342,9 +342,13 @@ static void stalled(struct gw_source *src)
         return;
     }
     struct gw_error err = GW_ERROR_INIT;
+    char of_devices[64] = "";
+    if (src->pending.device_bytes > 0)
+        snprintf(of_devices, sizeof(of_devices), ", %.1f MiB of it device state",
+                 (double)src->pending.device_bytes / (1 << 20));
     gw_fail_code(&err, -ETIME, GW_CODE_NO_CONVERGENCE,
-                 "the guest %s: %" PRIu64 " MiB would remain after every round", why,
-                 facts->remaining_bytes >> 20);
+                 "the guest %s: %" PRIu64 " MiB would remain after every round%s", why,
+                 facts->remaining_bytes >> 20, of_devices);
     gw_error_hint(
         &err,
         "raise downtime-limit to %" PRIu64

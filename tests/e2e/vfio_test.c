@@ -106,7 +106,7 @@ GW_TEST(vfio, a_device_that_always_has_more_and_gives_nothing_does_not_converge)
     opaque_scene_init(&scene, "tcp_staging");
     GW_EXPECT_EQ(gw_source_set(scene.pair.src, "x-stall-action", "fail", NULL), 0);
     GW_EXPECT(opaque_scene_finish(&scene, 1, 60));
-    opaque_scene_expect_failed(&scene, "MiB would remain after every round");
+    opaque_scene_expect_failed(&scene, "MiB of it device state");
     GW_EXPECT_EQ(scene.pair.source_err.code, GW_CODE_NO_CONVERGENCE);
     GW_EXPECT_EQ(scene.pair.pauses, 0);
     gw_vfio_stats(scene.dst.vfio[0], &stats);
