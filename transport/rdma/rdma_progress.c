@@ -87,14 +87,13 @@ static bool is_port_down(const struct gw_rdma_ep *e)
             attr.state != IBV_PORT_ACTIVE);
 }
 
-/* What was sent came to nothing: because of us, or of whom? */
-static void unacknowledged(struct gw_rdma_ep *e, const char *what)
+static bool is_our_port_down(struct gw_rdma_ep *e)
 {
-    if (is_port_down(e))
-        gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT, "the port of %s is down",
-                     e->dom->device);
-    else
-        gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, LINK_HINT, "%s: %s", e->dom->device, what);
+    if (!is_port_down(e))
+        return false;
+    gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT, "the port of %s is down",
+                 e->dom->device);
+    return true;
 }
 
 static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
@@ -106,7 +105,9 @@ static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
         break;
     case IBV_WC_RETRY_EXC_ERR:
     case IBV_WC_RESP_TIMEOUT_ERR:
-        unacknowledged(e, "the peer's device does not acknowledge");
+        if (!is_our_port_down(e))
+            gw_rdma_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, LINK_HINT,
+                         "%s: the peer's device does not acknowledge", e->dom->device);
         break;
     case IBV_WC_RNR_RETRY_EXC_ERR:
         gw_rdma_fail(e, -EPROTO, GW_CODE_PROTOCOL, "use the same release at both ends",
@@ -118,8 +119,10 @@ static void explain_status(struct gw_rdma_ep *e, const struct ibv_wc *wc)
             "a process that ends takes its memory back: is the peer there? Its log may say why",
             "the peer's device refused a put: its key or range is not, or no longer, lent");
         break;
-    case IBV_WC_LOC_QP_OP_ERR: /* of rxe: a packet could not be sent */
-        unacknowledged(e, "what was sent did not leave the device");
+    case IBV_WC_LOC_QP_OP_ERR: /* of rxe: a packet could not be sent; the port may be told to be down a moment later */
+        if (!is_our_port_down(e))
+            gw_rdma_fail(e, -ENETDOWN, GW_CODE_LINK_DOWN, PORT_HINT,
+                         "%s: what was sent did not leave the device", e->dom->device);
         break;
     case IBV_WC_REM_INV_REQ_ERR:
     case IBV_WC_REM_OP_ERR:
