@@ -13,6 +13,7 @@
 
 #define WISHES_BATCH 512u
 #define DYING_NS (500 * GW_NS_PER_MS) /* emulated hosts were seen to need 300 ms */
+#define UNKNOWN_MIB (1024.0 * 1024)   /* who has more does not know */
 
 void gw_source_totals(struct gw_source *src, struct gw_sender_stats *totals, uint64_t *tx_bytes)
 {
@@ -223,6 +224,12 @@ void gw_source_on_joined(struct gw_source *src, uint32_t number)
     gw_source_maybe_last(src);
 }
 
+/* Before the round is judged for not coming to an end. */
+static uint64_t dying_ns(const struct gw_source *src)
+{
+    return gw_min_u64(DYING_NS, src->params.device_timeout_ms * GW_NS_PER_MS / 2);
+}
+
 void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error *err)
 {
     struct gw_source *src = engine;
@@ -238,12 +245,14 @@ void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error 
         }
         return;
     }
+    if (src->late_until_ns && err->rc == -ECONNRESET)
+        return; /* what the refusal below brought about, whoever is to blame: control tells who */
     if (err->rc == -EACCES && src->step == GW_SRC_SEND && !src->joined) {
-        /* A process that dies may take its memory back before its connections: those tell whether it did.
+        /* A process that dies may take its memory back before its connections: control tells whether it did.
          * Without this endpoint the round does not end. */
         if (!src->late_until_ns) {
             src->late_err = *err;
-            src->late_until_ns = gw_clock_ns() + DYING_NS;
+            src->late_until_ns = gw_clock_ns() + dying_ns(src);
         }
         return;
     }
@@ -342,13 +351,15 @@ static void stalled(struct gw_source *src)
         return;
     }
     struct gw_error err = GW_ERROR_INIT;
+    double device_mib = (double)src->pending.device_bytes / (1 << 20);
     char of_devices[64] = "";
-    if (src->pending.device_bytes > 0)
-        snprintf(of_devices, sizeof(of_devices), ", %.1f MiB of it device state",
-                 (double)src->pending.device_bytes / (1 << 20));
+    if (device_mib > UNKNOWN_MIB)
+        snprintf(of_devices, sizeof(of_devices), ": devices cannot tell how much they have");
+    else if (device_mib > 0)
+        snprintf(of_devices, sizeof(of_devices), ", %.1f MiB of it device state", device_mib);
     gw_fail_code(&err, -ETIME, GW_CODE_NO_CONVERGENCE,
-                 "the guest %s: %" PRIu64 " MiB would remain after every round%s", why,
-                 facts->remaining_bytes >> 20, of_devices);
+                 "the guest %s: %.1f MiB would remain after every round%s", why,
+                 (double)facts->remaining_bytes / (1 << 20), of_devices);
     gw_error_hint(
         &err,
         "raise downtime-limit to %" PRIu64

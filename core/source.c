@@ -333,11 +333,16 @@ static bool is_mere_end(const struct gw_error *err)
  * endpoint's thread has spoken: what that one saw is the cause. */
 static void prefer_own_cause(struct gw_source *src, const struct gw_error *own)
 {
-    bool by_target = src->err.peer[0] || is_mere_end(&src->err);
-    bool was_lost = src->err.code == GW_CODE_PEER_LOST || src->err.code == GW_CODE_PEER_SILENT;
-    if (src->end_status != GW_STATUS_FAILED || !was_lost || !by_target || own->rc == 0 ||
-        is_mere_end(own) || own->rc == -EACCES)
+    bool is_lost = src->err.code == GW_CODE_PEER_LOST;
+    bool was_said = src->err.peer[0];
+    bool by_target =
+        (was_said || is_mere_end(&src->err)) && (is_lost || src->err.code == GW_CODE_PEER_SILENT);
+    if (src->end_status != GW_STATUS_FAILED || !by_target || own->rc == 0 || is_mere_end(own))
+        return;
+    if (own->rc == -EACCES && !was_said)
         return; /* what a dead process no longer lends is not the cause */
+    if (own->code == GW_CODE_PEER_SILENT && is_lost)
+        return; /* nor the silence of who has gone */
     struct gw_error cause = *own;
     gw_error_phase(&cause, src->err.phase);
     gw_error_peer(&cause, src->err.peer, strlen(src->err.peer));

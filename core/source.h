@@ -197,7 +197,7 @@ struct gw_source {
     struct gw_source_job sync[255];
     unsigned syncs_busy;
     bool sync_waits;     /* until no chunk's sync is under way */
-    bool tracking;       /* dirty sources are started, and what is populated was looked at */
+    bool tracking;       /* dirty sources are started: they must be stopped */
     bool tracks_late;    /* ... but for those that clear once, which wait for the pins */
     bool cleaned;        /* they are stopped, and nothing is registered any more */
     unsigned offer_next; /* next block to offer */

@@ -18,15 +18,15 @@ extern "C" {
  * The list grows at its end only. */
 enum gw_code {
     GW_CODE_NONE,
-    GW_CODE_INVALID,        /* a caller's argument or parameter is malformed */
-    GW_CODE_NO_MEMORY,      /* allocation or mapping failed */
-    GW_CODE_LIMIT,          /* a declared limit (ours or the peer's) would be exceeded */
-    GW_CODE_UNSUPPORTED,    /* this pair of features, hosts or versions cannot work */
-    GW_CODE_CONNECT,        /* no connection could be made */
-    GW_CODE_LISTEN,         /* the address could not be listened on */
-    GW_CODE_REFUSED,        /* the peer refused the session */
-    GW_CODE_PROTOCOL,       /* the peer broke the protocol */
-    GW_CODE_PEER_LOST,      /* the connection ended: the peer closed it, or it died */
+    GW_CODE_INVALID,     /* a caller's argument or parameter is malformed */
+    GW_CODE_NO_MEMORY,   /* allocation or mapping failed */
+    GW_CODE_LIMIT,       /* a declared limit (ours or the peer's) would be exceeded */
+    GW_CODE_UNSUPPORTED, /* this pair of features, hosts or versions cannot work */
+    GW_CODE_CONNECT,     /* no connection could be made */
+    GW_CODE_LISTEN,      /* the address could not be listened on */
+    GW_CODE_REFUSED,     /* the peer refused the session */
+    GW_CODE_PROTOCOL,    /* the peer broke the protocol */
+    GW_CODE_PEER_LOST, /* the connection ended: the peer closed it or died, or the way to it is gone */
     GW_CODE_TIMEOUT,        /* a documented time budget ran out */
     GW_CODE_CANCELLED,      /* gw_source_cancel() or its counterpart at the peer */
     GW_CODE_NO_CONVERGENCE, /* the guest dirties faster than the wire carries */

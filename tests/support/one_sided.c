@@ -11,6 +11,7 @@
 #include <string.h>
 
 const char *const gw_one_sided_wires[] = {"ofi_net", "ofi_rxm", "rdma4", NULL};
+const char *const gw_one_sided_rdma[] = {"rdma4", NULL};
 
 const char *gw_one_sided_uri(const char *wire)
 {

@@ -5,6 +5,7 @@
 
 /* "ofi_net", "ofi_rxm", "rdma4". (What an address family changes is the contract suite's, which has rdma6.) */
 extern const char *const gw_one_sided_wires[];
+extern const char *const gw_one_sided_rdma[]; /* of these, the one with a device that refuses */
 /* What to listen on, any port; static storage. Skips where the build or the machine lacks the wire. */
 const char *gw_one_sided_uri(const char *wire);
 

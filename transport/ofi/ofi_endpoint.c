@@ -71,11 +71,20 @@ int gw_ofi_ep_fail(struct gw_ofi_ep *e, int rc, enum gw_code code, const char *f
     return rc;
 }
 
-static bool is_gone(int fd)
+static int fell_silent(struct gw_ofi_ep *e)
+{
+    return gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, "the peer fell silent for %llu ms",
+                          (unsigned long long)(e->config.peer_timeout_ns / GW_NS_PER_MS));
+}
+
+/* An errno; 0: it is there. To look takes the socket's error away. */
+static int how_gone(int fd)
 {
     uint8_t byte;
     ssize_t n = recv(fd, &byte, sizeof(byte), MSG_DONTWAIT | MSG_PEEK);
-    return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    if (n == 0)
+        return ECONNRESET;
+    return n > 0 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : errno;
 }
 
 int gw_ofi_ep_fail_fabric(struct gw_ofi_ep *e, int rc, const char *what)
@@ -98,7 +107,10 @@ int gw_ofi_ep_fail_fabric(struct gw_ofi_ep *e, int rc, const char *what)
     default:
         break;
     }
-    if (is_gone(e->fd))
+    int gone = how_gone(e->fd);
+    if (gone == ETIMEDOUT)
+        return fell_silent(e);
+    if (gone)
         return gw_ofi_ep_fail(e, -ECONNRESET, GW_CODE_PEER_LOST,
                               "the peer closed the connection (%s: %s)", what, gw_fi_strerror(-rc));
     return gw_ofi_ep_fail(e, gw_ofi_errno(rc), rc == -FI_ENOMEM ? GW_CODE_NO_MEMORY : GW_CODE_IO,
@@ -248,8 +260,7 @@ static void look_at_fd(struct gw_ofi_ep *e, uint64_t now_ns)
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     if (n < 0 && errno == ETIMEDOUT) {
-        gw_ofi_ep_fail(e, -ETIMEDOUT, GW_CODE_PEER_SILENT, "the peer fell silent for %llu ms",
-                       (unsigned long long)(e->config.peer_timeout_ns / GW_NS_PER_MS));
+        fell_silent(e);
         return;
     }
     if (n <= 0) {
