@@ -245,9 +245,10 @@ void gw_source_on_page_lost(void *engine, unsigned owner, const struct gw_error 
         }
         return;
     }
-    if (src->late_until_ns && err->rc == -ECONNRESET)
+    bool sends = src->step == GW_SRC_SEND && !src->joined;
+    if (sends && src->late_until_ns && err->rc == -ECONNRESET)
         return; /* what the refusal below brought about, whoever is to blame: control tells who */
-    if (err->rc == -EACCES && src->step == GW_SRC_SEND && !src->joined) {
+    if (sends && err->rc == -EACCES) {
         /* A process that dies may take its memory back before its connections: control tells whether it did.
          * Without this endpoint the round does not end. */
         if (!src->late_until_ns) {
