@@ -5,5 +5,5 @@ find_program(RUN_CLANG_TIDY NAMES run-clang-tidy run-clang-tidy-14)
 if(RUN_CLANG_TIDY)
   add_test(NAME tidy.clang_tidy_is_silent
     COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/tidy.sh ${RUN_CLANG_TIDY} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
-  set_tests_properties(tidy.clang_tidy_is_silent PROPERTIES LABELS tidy TIMEOUT 900 RUN_SERIAL TRUE)
+  set_tests_properties(tidy.clang_tidy_is_silent PROPERTIES LABELS tidy TIMEOUT 1800 RUN_SERIAL TRUE)
 endif()
