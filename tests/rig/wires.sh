@@ -23,7 +23,7 @@ wires="$wires:wire.puts_and_messages_keep_their_order/ofi_rdma:wire.revoke_stops
 if [ -n "${GODWIT_TEST_RIG:-}" ]; then # a gibibyte of device state takes minutes: by itself
     large='vfio_disk.*gibibyte*rdma*'
     [ -z "${GODWIT_TEST_FULL:-}" ] || large="$large:vfio.a_gibibyte*rdma*" patience=1800 # every cell over rdma
-    wanted="$wanted-$large" wires='*rdma*'
+    wanted="*rdma*-$large" wires='*rdma*'
 fi
 run contract rig-contract "$wires" $patience
 run rules rig-rules "$wanted" $patience
