@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { POOL_THREADS_MAX = 16 };
 
@@ -78,6 +79,12 @@ static int start_threads(struct gw_pool *pool, unsigned threads, const char *nam
         pool->thread_count++;
     }
     return 0;
+}
+
+unsigned gw_worker_count(void)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus > 0 && cpus < (long)GW_WORKERS_MAX ? (unsigned)cpus : GW_WORKERS_MAX;
 }
 
 int gw_pool_new(unsigned threads, const char *name, struct gw_pool **pool, struct gw_error *err)

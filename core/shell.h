@@ -62,6 +62,11 @@ struct gw_job {
     struct gw_mail done;
 };
 
+/* Threads for what populates, pins and unpins memory: one a processor; more than four fight for the process's page
+ * tables. */
+#define GW_WORKERS_MAX 4u
+unsigned gw_worker_count(void);
+
 int gw_pool_new(unsigned threads, const char *name, struct gw_pool **pool, struct gw_error *err);
 void gw_pool_post(struct gw_pool *pool, struct gw_job *job); /* [any thread] */
 /* Runs what is queued, then ends. Replies go on being pushed: their inboxes must outlive this. */

@@ -19,10 +19,8 @@
 #include "core/memlock.h"
 
 #include <inttypes.h>
-#include <unistd.h>
 
-#define WORKERS_MAX 4u   /* threads: more of them fight for the process's page tables */
-#define REGISTERS_MAX 8u /* at the workers: each has its next */
+#define REGISTERS_MAX (2 * GW_WORKERS_MAX) /* at the workers: each has its next */
 #define ARMS_MAX 8u
 #define LEAVERS_MAX 32u
 
@@ -64,12 +62,6 @@ struct gw_making {
 
 /* ---- life ------------------------------------------------------------------------------------- */
 
-static unsigned worker_count(void)
-{
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    return cpus > 0 && cpus < (long)WORKERS_MAX ? (unsigned)cpus : WORKERS_MAX;
-}
-
 static void arm_over(struct gw_mail *mail, void *engine);
 static void leaver_over(struct gw_mail *mail, void *engine);
 
@@ -106,7 +98,7 @@ int gw_source_chunks_open(struct gw_source *src, struct gw_error *err)
     if (rc < 0)
         gw_fail(err, rc, "chunks");
     if (rc == 0)
-        rc = gw_pool_new(worker_count(), "gw/src/reg", &making->workers, err);
+        rc = gw_pool_new(gw_worker_count(), "gw/src/reg", &making->workers, err);
     src->making = making;
     if (rc < 0)
         gw_source_chunks_close(src);

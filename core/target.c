@@ -304,12 +304,14 @@ static void stop_pages(struct gw_target *tgt)
 }
 
 /* The guest runs already: what it costs to unpin it is nobody's downtime. */
-static void close_keys_run(struct gw_job *job)
+static void close_workers_run(struct gw_job *job)
 {
-    gw_target_keys_close(GW_CONTAINER_OF(job, struct gw_target, work.job));
+    struct gw_target *tgt = GW_CONTAINER_OF(job, struct gw_target, work.job);
+    gw_target_keys_close(tgt);
+    gw_target_prefault_close(tgt);
 }
 
-static void close_keys_done(struct gw_mail *mail, void *engine)
+static void close_workers_done(struct gw_mail *mail, void *engine)
 {
     struct gw_target *tgt = engine;
     (void)mail;
@@ -327,17 +329,15 @@ static void release_guest(struct gw_target *tgt)
     }
     gw_target_drop_items(tgt);
     gw_free(tgt->offers);
-    gw_free(tgt->wishes);
     gw_free(tgt->loadings);
     tgt->loadings = NULL;
     tgt->offers = NULL;
-    tgt->wishes = NULL;
 }
 
 static bool jobs_are_quiet(const struct gw_target *tgt)
 {
-    return !tgt->work.busy && !tgt->call.busy && !tgt->prefault[0].busy && !tgt->prefault[1].busy &&
-           gw_target_keys_are_quiet(tgt) && gw_target_packets_are_quiet(tgt);
+    return !tgt->work.busy && !tgt->call.busy && gw_target_keys_are_quiet(tgt) &&
+           gw_target_prefault_is_quiet(tgt) && gw_target_packets_are_quiet(tgt);
 }
 
 static void over(struct gw_target *tgt)
@@ -377,9 +377,9 @@ static uint64_t end_step(struct gw_target *tgt, uint64_t now_ns)
     }
     if (!jobs_are_quiet(tgt))
         return GW_NEVER_NS; /* their mail wakes us */
-    if (tgt->lending) {
+    if (tgt->lending || tgt->prefaulting) {
         stop_pages(tgt);
-        gw_target_post(tgt, &tgt->work, close_keys_run, close_keys_done);
+        gw_target_post(tgt, &tgt->work, close_workers_run, close_workers_done);
         return GW_NEVER_NS;
     }
     if (!gw_target_clean_devices(tgt))
@@ -434,6 +434,7 @@ uint64_t gw_target_step_now(struct gw_target *tgt, uint64_t now_ns)
         wake_ns = gw_min_u64(wake_ns, gw_target_setup_step(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_settle_step(tgt, now_ns));
         wake_ns = gw_min_u64(wake_ns, gw_target_keys_step(tgt, now_ns));
+        gw_target_prefault_step(tgt);
     }
     if (tgt->step == GW_TGT_LINGER || tgt->step == GW_TGT_CLEANUP)
         return gw_min_u64(wake_ns, end_step(tgt, now_ns));

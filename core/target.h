@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
  * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_wires.c
- * (pages over another wire), target_keys.c (wishes), target_load.c (the stream: join, revoke, digest, load),
+ * (pages over another wire), target_keys.c (wishes), target_prefault.c (wishes as advice), target_load.c (the stream: join, revoke, digest, load),
  * target_devices.c (the table of devices: what it loads, and acknowledges), target_packets.c (what comes
  * beside the stream), target_settle.c (PREPARED to the outcome acknowledged).
  *
@@ -28,7 +28,6 @@
 
 /* Control connections that have not said a valid first message yet. More wait in the listener. */
 #define GW_CANDIDATES_MAX 8
-#define GW_PREFAULT_JOBS 2
 
 struct gw_loading {                           /* one device of this guest */
     bool needs_ack;                           /* and has not given one */
@@ -89,7 +88,6 @@ struct gw_target_job {
     uint64_t took_ns;
     struct gw_error err;
     bool busy;
-    struct gw_wish wish; /* prefault */
 };
 
 struct gw_item { /* one whole item of the stream, waiting to be taken apart */
@@ -179,9 +177,8 @@ struct gw_target {
     struct gw_target_job work;
 
     struct gw_lending *lending; /* one-sided wires: keys (target_keys.c) */
-    struct gw_target_job prefault[GW_PREFAULT_JOBS];
-    struct gw_wish *wishes; /* ring of advice; what does not fit is dropped: it is only advice */
-    unsigned wish_first, wish_count;
+    struct gw_prefaulting
+        *prefaulting; /* target_prefault.c; NULL: registering populates, or nothing does */
 
     /* rounds */
     uint32_t fence;       /* the number being joined */
@@ -292,6 +289,14 @@ uint64_t gw_target_keys_step(struct gw_target *tgt, uint64_t now_ns);
 uint64_t gw_target_registered_peak(const struct gw_target *tgt);
 void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg);
+
+/* target_prefault.c. Open and close where keys are. */
+int gw_target_prefault_open(struct gw_target *tgt, struct gw_error *err);
+void gw_target_prefault_close(struct gw_target *tgt);
+bool gw_target_prefault_is_quiet(const struct gw_target *tgt);
+void gw_target_prefault_step(struct gw_target *tgt);
+/* @wish was checked. */
+void gw_target_prefault_wish(struct gw_target *tgt, const struct gw_wish *wish);
 
 /* target_load.c */
 void gw_target_on_fenced(void *engine, unsigned owner, uint32_t number, bool final);

@@ -124,7 +124,6 @@ static void reset(struct gw_target *tgt)
     tgt->page_open_count = tgt->offer_count = tgt->offer_room = 0;
     tgt->offered_bytes = 0;
     tgt->offers_complete = false;
-    tgt->wish_first = tgt->wish_count = 0;
     tgt->fence = tgt->fence_count = tgt->revoked_count = 0;
     tgt->fence_final = tgt->final_joined = false;
     tgt->items_taken = 0;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Wishes at the target. On a stream wire they are advice to prefault, and what is too much is forgotten. On
- * a one-sided wire each is answered: workers prefault and register in the order of the wishes, keys are
- * pushed as they come, as many in one message as are there, and what the source releases is deregistered
- * and its budget given back. Workers are a pool of their own: nothing that the guest waits for waits
- * behind a registration. After RAM END nothing new is begun; what is lent stays so until the guest runs,
- * for its keys are dead by then (rule 10), and is deregistered by gw_target_keys_close(). */
+/* Wishes at the target. On a stream wire they are advice to prefault (target_prefault.c). On a one-sided wire
+ * each is answered: workers register in the order of the wishes, keys are pushed as they come, as many in
+ * one message as are there, and what the source releases is deregistered and its budget given back. Where
+ * registering pins they prefault first, in parallel; elsewhere no key waits for that. Workers are a pool of
+ * their own: nothing that the guest waits for waits behind a registration. After RAM END nothing new is begun;
+ * what is lent stays so until the guest runs, for its keys are dead by then (rule 10), and is deregistered
+ * by gw_target_keys_close(). */
 #include "core/target.h"
 
 #include "core/base/alloc.h"
@@ -12,11 +13,7 @@
 #include "core/memlock.h"
 #include "ram/lend.h"
 
-#include <unistd.h>
-
-#define WISHES_KEPT 4096u
-#define WORKERS_MAX 4u /* threads: more of them fight for the process's page tables */
-#define WORKS_MAX 8u   /* at the workers: each has its next */
+#define WORKS_MAX (2 * GW_WORKERS_MAX) /* at the workers: each has its next */
 #define TELL_BYTES 16384u
 
 struct work {
@@ -33,27 +30,22 @@ struct gw_lending {
 
 /* ---- life ------------------------------------------------------------------------------------- */
 
-static unsigned worker_count(void)
-{
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    return cpus > 0 && cpus < (long)WORKERS_MAX ? (unsigned)cpus : WORKERS_MAX;
-}
-
 int gw_target_keys_open(struct gw_target *tgt, struct gw_error *err)
 {
-    if (!(gw_target_page_flags(tgt) & GW_EP_ONE_SIDED))
+    uint32_t flags = gw_target_page_flags(tgt);
+    if (!(flags & GW_EP_ONE_SIDED))
         return 0;
     struct gw_lends_config config = {.ram = tgt->ram,
                                      .dom = gw_target_page_dom(tgt),
                                      .budget_bytes = tgt->reply.memlock_bytes,
-                                     .prefault = tgt->params.prefault};
+                                     .prefault = tgt->params.prefault && (flags & GW_EP_PINS)};
     tgt->lending = gw_zalloc(1, sizeof(*tgt->lending));
     if (!tgt->lending)
         return gw_fail(err, -ENOMEM, "keys");
     tgt->lending->lends = gw_lends_new(&config, err);
     if (!tgt->lending->lends)
         return -ENOMEM;
-    return gw_pool_new(worker_count(), "gw/tgt/reg", &tgt->lending->workers, err);
+    return gw_pool_new(gw_worker_count(), "gw/tgt/reg", &tgt->lending->workers, err);
 }
 
 void gw_target_keys_close(struct gw_target *tgt)
@@ -167,66 +159,25 @@ uint64_t gw_target_keys_step(struct gw_target *tgt, uint64_t now_ns)
     return tell_some(tgt) ? now_ns : GW_NEVER_NS;
 }
 
-static void on_keyed_wishes(struct gw_target *tgt, const struct gw_message *msg)
+void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg)
 {
     struct gw_error err = GW_ERROR_INIT;
     struct gw_list_cursor cursor;
     struct gw_range_msg range;
+    if (tgt->lending && tgt->step > GW_TGT_ACTIVE)
+        return; /* every key is dead, or is about to be */
+    if (!tgt->lending || tgt->step < GW_TGT_ACTIVE) {
+        gw_fail(&err, -EPROTO, "RELEASE of a key that was never given");
+        gw_target_fail(tgt, &err);
+        return;
+    }
     gw_list_begin(&cursor, msg->u.list);
-    while (gw_list_next_range(&cursor, msg->type, &range)) {
+    while (gw_list_next_range(&cursor, GW_MSG_RELEASE, &range)) {
         struct gw_wish wish = {.block = range.block, .offset = range.first, .bytes = range.count};
-        int rc = msg->type == GW_MSG_WISHES ? gw_lends_wish(tgt->lending->lends, &wish, &err)
-                                            : gw_lends_release(tgt->lending->lends, &wish, &err);
-        if (rc < 0) {
+        if (gw_lends_release(tgt->lending->lends, &wish, &err) < 0) {
             gw_target_fail(tgt, &err);
             return;
         }
-    }
-}
-
-void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg)
-{
-    struct gw_error err = GW_ERROR_INIT;
-    if (tgt->lending && tgt->step > GW_TGT_ACTIVE)
-        return; /* every key is dead, or is about to be */
-    if (tgt->lending && tgt->step == GW_TGT_ACTIVE) {
-        on_keyed_wishes(tgt, msg);
-        return;
-    }
-    gw_fail(&err, -EPROTO, "RELEASE of a key that was never given");
-    gw_target_fail(tgt, &err);
-}
-
-/* ---- on stream wires: an advice to prefault ------------------------------------------------------ */
-
-static void prefault_run(struct gw_job *job)
-{
-    struct gw_target_job *work = GW_CONTAINER_OF(job, struct gw_target_job, job);
-    const struct gw_block *block = gw_ram_block(work->tgt->ram, work->wish.block);
-    work->rc = gw_prefault(block, work->wish.offset, work->wish.bytes);
-}
-
-static void next_prefault(struct gw_target *tgt);
-
-static void prefault_done(struct gw_mail *mail, void *engine)
-{
-    struct gw_target_job *work = GW_CONTAINER_OF(mail, struct gw_target_job, job.done);
-    work->busy = false;
-    next_prefault(engine);
-}
-
-static void next_prefault(struct gw_target *tgt)
-{
-    if (!tgt->wishes)
-        return;
-    for (unsigned i = 0; i < GW_PREFAULT_JOBS; i++) {
-        struct gw_target_job *work = &tgt->prefault[i];
-        if (work->busy || tgt->wish_count == 0 || tgt->step != GW_TGT_ACTIVE)
-            continue;
-        work->wish = tgt->wishes[tgt->wish_first];
-        tgt->wish_first = (tgt->wish_first + 1) % WISHES_KEPT;
-        tgt->wish_count--;
-        gw_target_post(tgt, work, prefault_run, prefault_done);
     }
 }
 
@@ -242,22 +193,15 @@ void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg)
         gw_target_fail(tgt, &err);
         return;
     }
-    if (tgt->lending) {
-        on_keyed_wishes(tgt, msg);
-        return;
-    }
-    if (!tgt->wishes)
-        tgt->wishes = gw_zalloc(WISHES_KEPT, sizeof(*tgt->wishes));
     gw_list_begin(&cursor, msg->u.list);
     while (gw_list_next_range(&cursor, GW_MSG_WISHES, &range)) {
         struct gw_wish wish = {.block = range.block, .offset = range.first, .bytes = range.count};
-        if (gw_wish_check(tgt->ram, &wish, &err) < 0) {
+        int rc = tgt->lending ? gw_lends_wish(tgt->lending->lends, &wish, &err)
+                              : gw_wish_check(tgt->ram, &wish, &err);
+        if (rc < 0) {
             gw_target_fail(tgt, &err);
             return;
         }
-        if (!tgt->wishes || !tgt->params.prefault || tgt->wish_count == WISHES_KEPT)
-            continue;
-        tgt->wishes[(tgt->wish_first + tgt->wish_count++) % WISHES_KEPT] = wish;
+        gw_target_prefault_wish(tgt, &wish);
     }
-    next_prefault(tgt);
 }

@@ -41,9 +41,9 @@ static int populate(char *host, uint64_t bytes)
         if (madvise(host, bytes, MADV_POPULATE_WRITE) == 0)
             return 0;
         if (errno != EINTR && errno != EAGAIN)
-            break;
+            return -errno;
     }
-    return -errno;
+    return 0; /* who writes there populates it */
 }
 
 int gw_prefault(const struct gw_block *block, uint64_t offset, uint64_t bytes)

@@ -74,7 +74,7 @@ static const struct defined {
      "(10 * GW_NS_PER_MS)"},
     {"time-outs", "30 days", "control/handshake.c", "TIMEOUT_NS_MAX",
      "(UINT64_C(30) * 24 * 3600 * GW_NS_PER_S)"},
-    {"wishes kept", "4096", "core/target_keys.c", "WISHES_KEPT", "4096u"},
+    {"wishes kept", "4096", "core/target_prefault.c", "WISHES_KEPT", "4096u"},
 };
 
 /* Rows without a number of the code's own: what they say is negotiated or an operator's. */

@@ -229,7 +229,8 @@ int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, st
     mine.virtual = modes & FI_MR_VIRT_ADDR;
     mine.prov_key = modes & FI_MR_PROV_KEY;
     mine.sleeps = quirk == QUIRK_COUNT || !quirks[quirk].stays_ready;
-    mine.pins = quirk < QUIRK_COUNT && quirks[quirk].pins;
+    /* Who wants memory to be there before it is registered cannot be lent it before. */
+    mine.pins = (modes & FI_MR_ALLOCATED) || (quirk < QUIRK_COUNT && quirks[quirk].pins);
     mine.unlocked = quirk < QUIRK_COUNT && quirks[quirk].is_unlocked;
     *f = mine;
     return 0;
