@@ -51,6 +51,7 @@ struct leaver { /* a chunk that goes */
 struct gw_making {
     struct gw_pool *workers;
     unsigned owners;
+    bool pins; /* set once, before any job */
     struct reg regs[REGISTERS_MAX];
     struct arm arms[ARMS_MAX];
     struct leaver leavers[LEAVERS_MAX];
@@ -94,6 +95,7 @@ int gw_source_chunks_open(struct gw_source *src, struct gw_error *err)
     if (!making)
         return gw_fail(err, -ENOMEM, "chunks");
     making->owners = src->granted.endpoints;
+    making->pins = gw_source_page_flags(src) & GW_EP_PINS;
     int rc = make_slots(src, making);
     if (rc < 0)
         gw_fail(err, rc, "chunks");
@@ -163,11 +165,15 @@ static void reg_run(struct gw_job *job)
         reg->job.rc = 0;
         return;
     }
-    reg->job.rc =
-        gw_dirty_release(reg->job.src->ram, reg->range.block, reg->range.offset / GW_PAGE_BYTES,
-                         (reg->range.bytes + GW_PAGE_BYTES - 1) / GW_PAGE_BYTES, &reg->job.err);
+    struct gw_source *src = reg->job.src;
+    const struct gw_wish *range = &reg->range;
+    reg->job.rc = 0;
+    if (src->making->pins)
+        reg->job.rc =
+            gw_dirty_before_pin(src->ram, range->block, range->offset / GW_PAGE_BYTES,
+                                (range->bytes + GW_PAGE_BYTES - 1) / GW_PAGE_BYTES, &reg->job.err);
     if (reg->job.rc == 0)
-        reg->job.rc = gw_chunk_register(reg->job.src->chunks, &reg->range, &reg->mr, &reg->job.err);
+        reg->job.rc = gw_chunk_register(src->chunks, range, &reg->mr, &reg->job.err);
     if (reg->job.rc < 0)
         gw_memlock_hint(&reg->job.err, reg->job.rc, reg->range.bytes);
 }

@@ -153,16 +153,18 @@ int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint6
     return rc;
 }
 
-int gw_dirty_release(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
-                     struct gw_error *err)
+int gw_dirty_before_pin(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
+                        struct gw_error *err)
 {
+    const struct gw_block_desc *desc = &ram->blocks[block]->desc;
     for (unsigned s = 0; s < ram->dirty_count; s++) {
         const struct gw_dirty_source *source = &ram->dirty[s];
-        if (!source->ops.release || !source->started_blocks)
+        if (!source->ops.before_pin ||
+            (!source->started_blocks && !(source->ops.flags & GW_DIRTY_CLEARS_ONCE)))
             continue; /* one that is not started keeps no write waiting */
-        int rc = source->ops.release(source->ctx, block, first_page, pages, err);
+        int rc = source->ops.before_pin(source->ctx, block, desc, first_page, pages, err);
         if (rc < 0)
-            return source_failed(source, rc, "release", err);
+            return source_failed(source, rc, "before memory is pinned", err);
     }
     return 0;
 }

@@ -34,8 +34,8 @@ int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw
 int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
                   uint64_t *bits, struct gw_error *err);
 /* [worker] The same range is about to be pinned: no source shall make a write there wait. */
-int gw_dirty_release(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
-                     struct gw_error *err);
+int gw_dirty_before_pin(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
+                        struct gw_error *err);
 /* What @owner has of that range: @bits into its own. */
 void gw_dirty_absorb(struct gw_ram *ram, unsigned owner, uint32_t block, uint64_t first_page,
                      uint64_t pages, const uint64_t *bits);

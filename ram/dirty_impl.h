@@ -38,8 +38,10 @@ struct gw_dirty_mechanism {
     int (*sync)(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
                 uint64_t pages, uint64_t *bitmap, struct gw_error *err);
     void (*stop)(struct gw_dirty *dirty, struct gw_dirty_block *block);
-    int (*release)(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
-                   uint64_t pages, struct gw_error *err); /* NULL: no write waits */
+    /* NULL: no write waits. @block: NULL while it is not tracked. */
+    int (*before_pin)(struct gw_dirty *dirty, struct gw_dirty_block *block,
+                      const struct gw_block_desc *desc, uint64_t first_page, uint64_t pages,
+                      struct gw_error *err);
 };
 
 extern const struct gw_dirty_mechanism gw_dirty_pagemap_scan;
@@ -62,6 +64,7 @@ struct gw_dirty {
     int uffd;          /* pagemap-scan, uffd-wp */
     int pagemap;       /* pagemap-scan, soft-dirty */
     uint64_t features; /* of uffd */
+    atomic_bool pins;  /* soft-dirty: blocks were to be pinned */
 
     /* uffd-wp: a group's `seen` bits and its protection change together, under its lock. Also
      * serialises scans of huge pages larger than a group. */

@@ -243,13 +243,14 @@ static int kernel_sync(void *ctx, unsigned block_id, uint64_t first_page, uint64
     return rc < 0 ? rc : dirty->mechanism->sync(dirty, block, first_page, pages, bitmap, err);
 }
 
-static int kernel_release(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
-                          struct gw_error *err)
+static int kernel_before_pin(void *ctx, unsigned block_id, const struct gw_block_desc *desc,
+                             uint64_t first_page, uint64_t pages, struct gw_error *err)
 {
     struct gw_dirty *dirty = ctx;
-    struct gw_dirty_block *block;
-    int rc = find_range(dirty, block_id, first_page, pages, &block, err);
-    return rc < 0 ? rc : dirty->mechanism->release(dirty, block, first_page, pages, err);
+    struct gw_dirty_block *block = find(dirty, block_id);
+    bool is_early = !block && (dirty->mechanism->flags & GW_DIRTY_CLEARS_ONCE);
+    int rc = is_early ? 0 : find_range(dirty, block_id, first_page, pages, &block, err);
+    return rc < 0 ? rc : dirty->mechanism->before_pin(dirty, block, desc, first_page, pages, err);
 }
 
 static void kernel_stop(void *ctx, unsigned block_id)
@@ -349,7 +350,7 @@ static struct gw_dirty *create(const struct gw_dirty_mechanism *mechanism, const
         .start = kernel_start,
         .sync = kernel_sync,
         .stop = kernel_stop,
-        .release = mechanism->release ? kernel_release : NULL,
+        .before_pin = mechanism->before_pin ? kernel_before_pin : NULL,
     };
     return dirty;
 }

@@ -6,14 +6,30 @@
  * all that was written since the start, over and over: more than needed, never less. A guest whose
  * written set fits the downtime limit converges; others will not, and are told.
  *
+ * Linux (5.12 and later) does not clear the bits of private pages that a device has pinned, or a write would
+ * give the process another page than the device has, unless they are mapped huge. So what is about to be
+ * pinned is gathered into huge pages first (MADV_COLLAPSE, Linux 6.1), and what could not be is told of.
+ *
  * Kernels without the feature accept the clear and never set a bit; the probe finds that out. */
 #include "core/base/bitmap.h"
 #include "core/base/error.h"
+#include "core/base/log.h"
 #include "ram/dirty_impl.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#define HUGE_BYTES (GW_DIRTY_GROUP_PAGES * (uint64_t)GW_DIRTY_PAGE_BYTES)
+#define TELL_PAGES UINT64_C(8192) /* looked at together */
 #define GW_PAGEMAP_SOFT_DIRTY (UINT64_C(1) << 55)
 #define GW_PAGEMAP_SWAPPED (UINT64_C(1) << 62)
 #define GW_PAGEMAP_PRESENT (UINT64_C(1) << 63)
@@ -30,32 +46,6 @@ static int clear_bits(void)
         return -errno;
     int rc = write(fd, "4", 1) == 1 ? 0 : -errno;
     close(fd);
-    return rc;
-}
-
-static int soft_start(struct gw_dirty *dirty, struct gw_dirty_block *block, struct gw_error *err)
-{
-    if (block->kind == GW_BLOCK_HUGETLB) {
-        gw_dirty_fail(dirty, block, -EOPNOTSUPP, "huge pages have no such bits", err);
-        gw_error_hint(err, "use --memory anon or memfd, or a kernel with another mechanism");
-        return -EOPNOTSUPP;
-    }
-    int rc = 0;
-    pthread_mutex_lock(&owner_lock);
-    if (owner && owner != dirty)
-        rc = -EBUSY;
-    else if (!owner)
-        rc = clear_bits();
-    if (rc == 0) {
-        owner = dirty;
-        owner_blocks++;
-    }
-    pthread_mutex_unlock(&owner_lock);
-
-    if (rc < 0)
-        gw_dirty_fail(dirty, block, rc, "clear the soft-dirty bits", err);
-    if (rc == -EBUSY)
-        gw_error_hint(err, "a process can have one migration tracked by soft-dirty at a time");
     return rc;
 }
 
@@ -103,6 +93,82 @@ static int soft_sync(struct gw_dirty *dirty, struct gw_dirty_block *block, uint6
     return 0;
 }
 
+/* A pin populates what is not there, in small pages perhaps: that comes first. What fails stays as it is. */
+static void gather(uint64_t address)
+{
+    void *page = (void *)(uintptr_t)address;
+    if (madvise(page, HUGE_BYTES, MADV_COLLAPSE) < 0 &&
+        madvise(page, HUGE_BYTES, MADV_POPULATE_WRITE) == 0)
+        (void)madvise(page, HUGE_BYTES, MADV_COLLAPSE);
+}
+
+/* Once it is tracked, gathering would mark pages, and nothing clears them again. */
+static int soft_before_pin(struct gw_dirty *dirty, struct gw_dirty_block *block,
+                           const struct gw_block_desc *desc, uint64_t first_page, uint64_t pages,
+                           struct gw_error *err)
+{
+    (void)err;
+    atomic_store_explicit(&dirty->pins, true,
+                          memory_order_relaxed); /* the mail of the job orders it */
+    if (block || desc->kind != GW_BLOCK_ANON)
+        return 0;
+    uint64_t from = (uint64_t)(uintptr_t)desc->host + first_page * GW_DIRTY_PAGE_BYTES;
+    uint64_t to = from + pages * GW_DIRTY_PAGE_BYTES;
+    for (uint64_t at = (from + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES; at + HUGE_BYTES <= to;
+         at += HUGE_BYTES)
+        gather(at);
+    return 0;
+}
+
+/* The guest writes meanwhile, but not a hundredth of its memory. */
+static void tell_what_stays(struct gw_dirty *dirty, struct gw_dirty_block *block)
+{
+    uint64_t bits[TELL_PAGES / 64], stay = 0, pages = block->bytes / GW_DIRTY_PAGE_BYTES;
+    for (uint64_t at = 0; at < pages; at += TELL_PAGES) {
+        uint64_t some = pages - at < TELL_PAGES ? pages - at : TELL_PAGES;
+        memset(bits, 0, sizeof(bits));
+        if (soft_sync(dirty, block, at, some, bits, NULL) < 0)
+            return; /* the first sync will say so */
+        stay += gw_bitmap_count(bits, 0, some);
+    }
+    if (stay > pages / 100)
+        gw_log_warn(
+            &dirty->log, "dirty",
+            "block '%s': %" PRIu64 " of %" PRIu64
+            " pages are marked as written as soon as they were cleared, and are sent in every "
+            "round: a device has pinned them, and they are small (give the guest memory of a "
+            "memfd, or on a boundary of 2 MiB with huge pages to be had)",
+            block->name, stay, pages);
+}
+
+static int soft_start(struct gw_dirty *dirty, struct gw_dirty_block *block, struct gw_error *err)
+{
+    if (block->kind == GW_BLOCK_HUGETLB) {
+        gw_dirty_fail(dirty, block, -EOPNOTSUPP, "huge pages have no such bits", err);
+        gw_error_hint(err, "use --memory anon or memfd, or a kernel with another mechanism");
+        return -EOPNOTSUPP;
+    }
+    int rc = 0;
+    pthread_mutex_lock(&owner_lock);
+    if (owner && owner != dirty)
+        rc = -EBUSY;
+    else if (!owner)
+        rc = clear_bits();
+    if (rc == 0) {
+        owner = dirty;
+        owner_blocks++;
+    }
+    pthread_mutex_unlock(&owner_lock);
+
+    if (rc < 0)
+        gw_dirty_fail(dirty, block, rc, "clear the soft-dirty bits", err);
+    if (rc == -EBUSY)
+        gw_error_hint(err, "a process can have one migration tracked by soft-dirty at a time");
+    if (rc == 0 && atomic_load_explicit(&dirty->pins, memory_order_relaxed))
+        tell_what_stays(dirty, block);
+    return rc;
+}
+
 static int soft_open(struct gw_dirty *dirty, struct gw_error *err)
 {
     dirty->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -128,4 +194,5 @@ const struct gw_dirty_mechanism gw_dirty_soft_dirty = {
     .start = soft_start,
     .sync = soft_sync,
     .stop = soft_stop,
+    .before_pin = soft_before_pin,
 };

@@ -162,9 +162,11 @@ static int release_group(struct gw_dirty *dirty, struct gw_dirty_block *block, u
 }
 
 /* One call a group instead of a fault a page, and no fault in a system call that cannot wait for it. */
-static int uffd_release(struct gw_dirty *dirty, struct gw_dirty_block *block, uint64_t first_page,
-                        uint64_t pages, struct gw_error *err)
+static int uffd_before_pin(struct gw_dirty *dirty, struct gw_dirty_block *block,
+                           const struct gw_block_desc *desc, uint64_t first_page, uint64_t pages,
+                           struct gw_error *err)
 {
+    (void)desc;
     for (uint64_t done = 0; done < pages; done += GW_DIRTY_GROUP_PAGES) {
         uint64_t some = pages - done;
         if (some > GW_DIRTY_GROUP_PAGES)
@@ -252,5 +254,5 @@ const struct gw_dirty_mechanism gw_dirty_uffd_wp = {
     .start = uffd_start,
     .sync = uffd_sync,
     .stop = uffd_stop,
-    .release = uffd_release,
+    .before_pin = uffd_before_pin,
 };

@@ -59,12 +59,14 @@ struct gw_dirty_ops {
      * [worker] */
     void (*stop)(void *ctx, unsigned block_id);
 
-    /* A device is about to pin pages [first_page, first_page + pages), a range as sync() gets them: it
-     * asks for each as if to write, and some kernels cannot wait for an answer from user space then.
-     * Let them all be written without waiting, and report all of them by the next sync. A sync may
-     * come in between and arm them again. NULL: no write ever waits. [worker] */
-    int (*release)(void *ctx, unsigned block_id, uint64_t first_page, uint64_t pages,
-                   struct gw_error *err);
+    /* A device is about to pin pages [first_page, first_page + pages) of @block, a range as sync() gets
+     * them: it asks for each as if to write, and some kernels cannot wait for an answer from user
+     * space then. Let them all be written without waiting, and report all of them by the next sync. A
+     * sync may come in between and arm them again. A source that clears once is told before its start,
+     * so that it can make the memory such as it can clear; others when they are started, if they are.
+     * NULL: no write ever waits. [worker] */
+    int (*before_pin)(void *ctx, unsigned block_id, const struct gw_block_desc *block,
+                      uint64_t first_page, uint64_t pages, struct gw_error *err);
 };
 
 enum gw_dirty_method {

@@ -32,19 +32,34 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+#define HUGE_BYTES (UINT64_C(2) << 20)
+
 /* ---- memory ------------------------------------------------------------------------------------ */
+
+/* On a boundary of huge pages, as hypervisors have it, if one fits. */
+static unsigned char *map_anon(uint64_t bytes)
+{
+    uint64_t spare = bytes < HUGE_BYTES ? 0 : HUGE_BYTES;
+    unsigned char *room =
+        mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    GW_ASSERT(room != MAP_FAILED);
+    uint64_t before = spare ? -(uintptr_t)room % HUGE_BYTES : 0;
+    if (before)
+        munmap(room, before);
+    if (spare > before)
+        munmap(room + before + bytes, spare - before);
+    return room + before;
+}
 
 static unsigned char *map(uint64_t bytes, enum gw_block_kind kind, int *fd)
 {
     *fd = -1;
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    if (kind != GW_BLOCK_ANON) {
-        *fd = memfd_create("pair", kind == GW_BLOCK_HUGETLB ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
-        GW_ASSERT(*fd >= 0);
-        GW_ASSERT_EQ(ftruncate(*fd, (off_t)bytes), 0);
-        flags = MAP_SHARED;
-    }
-    void *host = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, *fd, 0);
+    if (kind == GW_BLOCK_ANON)
+        return map_anon(bytes);
+    *fd = memfd_create("pair", kind == GW_BLOCK_HUGETLB ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+    GW_ASSERT(*fd >= 0);
+    GW_ASSERT_EQ(ftruncate(*fd, (off_t)bytes), 0);
+    void *host = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
     GW_ASSERT(host != MAP_FAILED);
     return host;
 }

@@ -238,8 +238,8 @@ GW_TEST_EACH(dirty, copy_of_reported_pages_equals_memory_that_was_written_meanwh
 
     writers_start(writers, 2, &b.memory, &stop);
     for (int round = 0; round < 100; round++) {
-        if (round % 4 == 0 && b.ops->release) /* as before a registration, at any moment */
-            GW_EXPECT_EQ(b.ops->release(b.dirty, 0, 512, 1024, NULL), 0);
+        if (round % 4 == 0 && b.ops->before_pin) /* as before a registration, at any moment */
+            GW_EXPECT_EQ(b.ops->before_pin(b.dirty, 0, NULL, 512, 1024, NULL), 0);
         bench_sync(&b);
         copy_reported(b.memory.host, copy, b.written, b.memory.pages);
         usleep(1000);
@@ -289,10 +289,10 @@ GW_TEST_EACH(dirty, released_pages_are_reported_once_and_tracked_again, cells)
     memset(b.memory.host, 1, b.memory.bytes);
     bench_start(&b);
     bench_sync(&b);
-    GW_EXPECT_EQ(b.ops->release != NULL, must);
+    GW_EXPECT_EQ(b.ops->before_pin != NULL, must);
     if (must) {
-        GW_EXPECT_EQ(b.ops->release(b.dirty, 0, 512, 512, NULL), 0);
-        GW_EXPECT_LT(b.ops->release(b.dirty, 0, 100, 512, NULL), 0);
+        GW_EXPECT_EQ(b.ops->before_pin(b.dirty, 0, NULL, 512, 512, NULL), 0);
+        GW_EXPECT_LT(b.ops->before_pin(b.dirty, 0, NULL, 100, 512, NULL), 0);
         bench_sync(&b);
         GW_EXPECT_EQ(gw_bitmap_count(b.written, 0, b.memory.pages), 512);
         GW_EXPECT_EQ(gw_bitmap_count(b.written, 512, 512), 512);
