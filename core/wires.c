@@ -125,7 +125,7 @@ int gw_wires_beside(const char *name, const struct gw_uri *beside, struct gw_uri
 
 uint32_t gw_wires_flags(const struct gw_uri *uri)
 {
-    bool pins = strcmp(uri->scheme, "ofi") == 0 && strstr(uri->provider, "verbs") != NULL;
+    bool pins = uri->provider[0] != '\0' && gw_provider_pins(uri->provider);
     return gw_wire_flags(uri->scheme) | (pins ? GW_EP_PINS : 0);
 }
 

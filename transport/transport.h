@@ -185,6 +185,9 @@ void gw_wire_label(const struct gw_uri *uri, char *text, size_t bytes);
 const char *gw_wire_scheme(unsigned index);
 /* Flags (GW_EP_*) that every endpoint of this scheme has; 0 if unknown. */
 uint32_t gw_wire_flags(const char *scheme);
+/* Does this provider of libfabric's pin what is registered, or want it populated before (FI_MR_ALLOCATED)? Of one that
+ * is not known: yes. */
+bool gw_provider_pins(const char *provider);
 
 /* What works of wire @scheme on this host, from its library and the kernel's modules to devices, ports
  * and permissions (transport/wire_report.h); @needed as in godwit/doctor.h. Blocks for a second at

@@ -18,7 +18,6 @@ static const struct {
     const char *name;
     bool is_local;    /* its addresses name processes: it takes no address of the network */
     bool stays_ready; /* its wait descriptor stays readable: who sleeps on it spins */
-    bool pins;
     /* Its registrations are a tree that no lock guards, whatever FI_THREAD_SAFE says: libfabric 1.17,
      * https://github.com/ofiwg/libfabric/issues/9148. Ours does, and no thread of its own may be. */
     bool is_unlocked;
@@ -34,10 +33,8 @@ static const struct {
               "devices are loaded"},
     {.name = "net", .stays_ready = true, .is_unlocked = true},
     {.name = "tcp", .is_unlocked = true}, /* the same code, from libfabric 1.18 on */
-    {.name = "verbs", .pins = true},
     /* It posts receives of a connection that it has just freed: https://github.com/ofiwg/libfabric/issues/11828. */
     {.name = "verbs;ofi_rxm",
-     .pins = true,
      .variable = "FI_OFI_RXM_USE_SRX",
      .or_it = "crashes a process that closes an endpoint while messages wait there"},
 };
@@ -229,8 +226,7 @@ int gw_ofi_fabric_open(struct gw_ofi_fabric *f, const char *provider, int fd, st
     mine.virtual = modes & FI_MR_VIRT_ADDR;
     mine.prov_key = modes & FI_MR_PROV_KEY;
     mine.sleeps = quirk == QUIRK_COUNT || !quirks[quirk].stays_ready;
-    /* Who wants memory to be there before it is registered cannot be lent it before. */
-    mine.pins = (modes & FI_MR_ALLOCATED) || (quirk < QUIRK_COUNT && quirks[quirk].pins);
+    mine.pins = gw_provider_pins(provider);
     mine.unlocked = quirk < QUIRK_COUNT && quirks[quirk].is_unlocked;
     *f = mine;
     return 0;

@@ -22,6 +22,25 @@ GW_TEST(wires, same_asks_for_none)
     GW_EXPECT_STREQ(text, "");
 }
 
+GW_TEST(wires, a_provider_pins_unless_it_is_known_not_to)
+{
+    static const char *const free_ones[] = {"net", "tcp;ofi_rxm", "net;ofi_rxm",
+                                            "shm", "sockets",     "udp;ofi_rxd"};
+    static const char *const others[] = {"verbs", "verbs;ofi_rxm", "efa", "psm3", "ne", "nets"};
+    char text[64];
+
+    for (unsigned i = 0; i < 6; i++) {
+        snprintf(text, sizeof(text), "ofi:%s:host:1", free_ones[i]);
+        struct gw_uri uri = uri_of(text);
+        GW_EXPECT(!(gw_wires_flags(&uri) & GW_EP_PINS));
+        snprintf(text, sizeof(text), "ofi:%s:host:1", others[i]);
+        uri = uri_of(text);
+        GW_EXPECT(gw_wires_flags(&uri) & GW_EP_PINS);
+    }
+    struct gw_uri uri = uri_of("tcp:host:1");
+    GW_EXPECT(!(gw_wires_flags(&uri) & GW_EP_PINS));
+}
+
 GW_TEST(wires, what_is_wanted_is_of_this_build_and_rdma_is_first)
 {
     char text[GW_WIRES_TEXT_BYTES], word[GW_WIRE_WORD_BYTES];
