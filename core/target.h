@@ -291,7 +291,7 @@ void gw_target_on_wishes(struct gw_target *tgt, const struct gw_message *msg);
 void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg);
 
 /* target_prefault.c. Open and close where keys are. */
-int gw_target_prefault_open(struct gw_target *tgt, struct gw_error *err);
+void gw_target_prefault_open(struct gw_target *tgt);
 void gw_target_prefault_close(struct gw_target *tgt);
 bool gw_target_prefault_is_quiet(const struct gw_target *tgt);
 void gw_target_prefault_step(struct gw_target *tgt);

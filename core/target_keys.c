@@ -164,9 +164,10 @@ void gw_target_on_release(struct gw_target *tgt, const struct gw_message *msg)
     struct gw_error err = GW_ERROR_INIT;
     struct gw_list_cursor cursor;
     struct gw_range_msg range;
-    if (tgt->lending && tgt->step > GW_TGT_ACTIVE)
+    bool gave_keys = tgt->step >= GW_TGT_ACTIVE && tgt->lending; /* before, it is a job's */
+    if (gave_keys && tgt->step > GW_TGT_ACTIVE)
         return; /* every key is dead, or is about to be */
-    if (!tgt->lending || tgt->step < GW_TGT_ACTIVE) {
+    if (!gave_keys) {
         gw_fail(&err, -EPROTO, "RELEASE of a key that was never given");
         gw_target_fail(tgt, &err);
         return;

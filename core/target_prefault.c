@@ -5,11 +5,14 @@
  * populates what it comes to. Where registering pins, it populates, and nothing is left to do here.
  *
  * Neighbouring wishes are kept as one. What is beyond the ring is dropped, as is all that is left when
- * memory no longer arrives: who writes there populates. Memory that cannot be had ends the session. */
+ * memory no longer arrives: who writes there populates. Where memory cannot be had a stream says so when it
+ * writes there, and may never, for pages of zeros: prefault ends, with a warning. A put that lands by itself
+ * says nothing of use, so over a one-sided wire that ends the session. */
 #include "core/target.h"
 
 #include "core/base/alloc.h"
 #include "core/base/bytes.h"
+#include "core/base/log.h"
 #include "ram/place.h"
 
 #include <inttypes.h>
@@ -29,17 +32,24 @@ struct gw_prefaulting {
     unsigned touches_busy;
     struct gw_wish wishes[WISHES_KEPT]; /* a ring */
     unsigned first, count;
+    bool gave_up;
 };
 
-int gw_target_prefault_open(struct gw_target *tgt, struct gw_error *err)
+void gw_target_prefault_open(struct gw_target *tgt)
 {
+    struct gw_error err = GW_ERROR_INIT;
     uint32_t flags = gw_target_page_flags(tgt);
     if (!tgt->params.prefault || ((flags & GW_EP_ONE_SIDED) && (flags & GW_EP_PINS)))
-        return 0;
-    tgt->prefaulting = gw_zalloc(1, sizeof(*tgt->prefaulting));
-    if (!tgt->prefaulting)
-        return gw_fail(err, -ENOMEM, "prefault");
-    return gw_pool_new(gw_worker_count(), "gw/tgt/touch", &tgt->prefaulting->workers, err);
+        return;
+    struct gw_prefaulting *fresh = gw_zalloc(1, sizeof(*fresh));
+    int rc = fresh ? gw_pool_new(gw_worker_count(), "gw/tgt/fill", &fresh->workers, &err)
+                   : gw_fail(&err, -ENOMEM, "wishes");
+    if (rc == 0) {
+        tgt->prefaulting = fresh;
+        return;
+    }
+    gw_free(fresh);
+    gw_log_warn(&tgt->log, "target", "no memory is populated ahead of the data: %s", err.message);
 }
 
 void gw_target_prefault_close(struct gw_target *tgt)
@@ -70,17 +80,31 @@ static void touch_run(struct gw_job *job)
                 block->desc.name, range->offset, range->bytes);
 }
 
+static void give_up(struct gw_target *tgt, const struct gw_error *err)
+{
+    struct gw_prefaulting *prefaulting = tgt->prefaulting;
+    if (prefaulting->gave_up || tgt->step != GW_TGT_ACTIVE)
+        return;
+    prefaulting->gave_up = true;
+    prefaulting->count = 0;
+    if (tgt->lending)
+        gw_target_fail(tgt, err);
+    else
+        gw_log_warn(&tgt->log, "target", "no more memory is populated ahead of the data: %s",
+                    err->message);
+}
+
 static void touch_done(struct gw_mail *mail, void *engine)
 {
     struct gw_target *tgt = engine;
     struct touch *touch = GW_CONTAINER_OF(mail, struct touch, job.job.done);
     touch->job.busy = false;
     tgt->prefaulting->touches_busy--;
-    if (touch->job.rc < 0 && tgt->step == GW_TGT_ACTIVE)
-        gw_target_fail(tgt, &touch->job.err);
+    if (touch->job.rc < 0)
+        give_up(tgt, &touch->job.err);
 }
 
-/* Two workers in one huge page would clear it twice: pieces end at multiples of theirs. */
+/* Two workers in one huge page would clear it twice: pieces end where those do, if the block begins with one. */
 static struct gw_wish next_piece(struct gw_prefaulting *prefaulting)
 {
     struct gw_wish *wish = &prefaulting->wishes[prefaulting->first];
@@ -97,9 +121,9 @@ static struct gw_wish next_piece(struct gw_prefaulting *prefaulting)
 
 void gw_target_prefault_step(struct gw_target *tgt)
 {
-    struct gw_prefaulting *prefaulting = tgt->prefaulting;
-    if (!prefaulting || tgt->step != GW_TGT_ACTIVE)
+    if (tgt->step != GW_TGT_ACTIVE || !tgt->prefaulting) /* before, it is a job's */
         return;
+    struct gw_prefaulting *prefaulting = tgt->prefaulting;
     for (unsigned i = 0; i < TOUCHES_MAX && prefaulting->count; i++) {
         struct touch *touch = &prefaulting->touches[i];
         if (touch->job.busy)
@@ -113,7 +137,7 @@ void gw_target_prefault_step(struct gw_target *tgt)
 void gw_target_prefault_wish(struct gw_target *tgt, const struct gw_wish *wish)
 {
     struct gw_prefaulting *prefaulting = tgt->prefaulting;
-    if (!prefaulting || !wish->bytes)
+    if (!prefaulting || prefaulting->gave_up || !wish->bytes)
         return;
     if (prefaulting->count) {
         unsigned last = (prefaulting->first + prefaulting->count - 1) % WISHES_KEPT;

@@ -440,7 +440,7 @@ static void ready_run(struct gw_job *job)
     gw_error_clear(err);
     tgt->work.rc = gw_ram_target_begin(tgt->ram, err);
     if (tgt->work.rc == 0)
-        tgt->work.rc = gw_target_prefault_open(tgt, err);
+        gw_target_prefault_open(tgt);
     if (gw_target_page_flags(tgt) & GW_EP_ONE_SIDED) { /* chunks, as they are wished for */
         if (tgt->work.rc == 0)
             tgt->work.rc = gw_target_keys_open(tgt, err);
