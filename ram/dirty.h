@@ -33,7 +33,8 @@ int gw_dirty_sync(struct gw_ram *ram, unsigned owner, uint64_t *found, struct gw
  * into them with gw_dirty_absorb(). */
 int gw_dirty_take(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
                   uint64_t *bits, struct gw_error *err);
-/* [worker] The same range is about to be pinned: no source shall make a write there wait. */
+/* [worker] The same range is about to be pinned: no source shall make a write there wait, and one that clears
+ * once, and is not started yet, make it such as it can clear. */
 int gw_dirty_before_pin(struct gw_ram *ram, uint32_t block, uint64_t first_page, uint64_t pages,
                         struct gw_error *err);
 /* What @owner has of that range: @bits into its own. */

@@ -64,7 +64,8 @@ struct gw_dirty {
     int uffd;          /* pagemap-scan, uffd-wp */
     int pagemap;       /* pagemap-scan, soft-dirty */
     uint64_t features; /* of uffd */
-    atomic_bool pins;  /* soft-dirty: blocks were to be pinned */
+    _Atomic uint64_t
+        small; /* soft-dirty: pages since the last start that will be pinned, and are not huge */
 
     /* uffd-wp: a group's `seen` bits and its protection change together, under its lock. Also
      * serialises scans of huge pages larger than a group. */

@@ -18,7 +18,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -29,7 +28,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 #define HUGE_BYTES (GW_DIRTY_GROUP_PAGES * (uint64_t)GW_DIRTY_PAGE_BYTES)
-#define TELL_PAGES UINT64_C(8192) /* looked at together */
+#define SMALL_PAGES 1024u /* 4 MiB: what firmware and the like have is not worth a warning */
 #define GW_PAGEMAP_SOFT_DIRTY (UINT64_C(1) << 55)
 #define GW_PAGEMAP_SWAPPED (UINT64_C(1) << 62)
 #define GW_PAGEMAP_PRESENT (UINT64_C(1) << 63)
@@ -93,13 +92,12 @@ static int soft_sync(struct gw_dirty *dirty, struct gw_dirty_block *block, uint6
     return 0;
 }
 
-/* A pin populates what is not there, in small pages perhaps: that comes first. What fails stays as it is. */
-static void gather(uint64_t address)
+/* A pin populates what is not there, and takes a huge page of zeros apart: that comes first. */
+static bool gather(uint64_t address)
 {
     void *page = (void *)(uintptr_t)address;
-    if (madvise(page, HUGE_BYTES, MADV_COLLAPSE) < 0 &&
-        madvise(page, HUGE_BYTES, MADV_POPULATE_WRITE) == 0)
-        (void)madvise(page, HUGE_BYTES, MADV_COLLAPSE);
+    (void)madvise(page, HUGE_BYTES, MADV_POPULATE_WRITE);
+    return madvise(page, HUGE_BYTES, MADV_COLLAPSE) == 0;
 }
 
 /* Once it is tracked, gathering would mark pages, and nothing clears them again. */
@@ -108,37 +106,27 @@ static int soft_before_pin(struct gw_dirty *dirty, struct gw_dirty_block *block,
                            struct gw_error *err)
 {
     (void)err;
-    atomic_store_explicit(&dirty->pins, true,
-                          memory_order_relaxed); /* the mail of the job orders it */
     if (block || desc->kind != GW_BLOCK_ANON)
         return 0;
     uint64_t from = (uint64_t)(uintptr_t)desc->host + first_page * GW_DIRTY_PAGE_BYTES;
-    uint64_t to = from + pages * GW_DIRTY_PAGE_BYTES;
+    uint64_t to = from + pages * GW_DIRTY_PAGE_BYTES, small = pages;
     for (uint64_t at = (from + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES; at + HUGE_BYTES <= to;
          at += HUGE_BYTES)
-        gather(at);
+        small -= gather(at) ? GW_DIRTY_GROUP_PAGES : 0;
+    atomic_fetch_add_explicit(&dirty->small, small, memory_order_relaxed); /* only for the log */
     return 0;
 }
 
-/* The guest writes meanwhile, but not a hundredth of its memory. */
-static void tell_what_stays(struct gw_dirty *dirty, struct gw_dirty_block *block)
+static void tell_what_stays(struct gw_dirty *dirty)
 {
-    uint64_t bits[TELL_PAGES / 64], stay = 0, pages = block->bytes / GW_DIRTY_PAGE_BYTES;
-    for (uint64_t at = 0; at < pages; at += TELL_PAGES) {
-        uint64_t some = pages - at < TELL_PAGES ? pages - at : TELL_PAGES;
-        memset(bits, 0, sizeof(bits));
-        if (soft_sync(dirty, block, at, some, bits, NULL) < 0)
-            return; /* the first sync will say so */
-        stay += gw_bitmap_count(bits, 0, some);
-    }
-    if (stay > pages / 100)
-        gw_log_warn(
-            &dirty->log, "dirty",
-            "block '%s': %" PRIu64 " of %" PRIu64
-            " pages are marked as written as soon as they were cleared, and are sent in every "
-            "round: a device has pinned them, and they are small (give the guest memory of a "
-            "memfd, or on a boundary of 2 MiB with huge pages to be had)",
-            block->name, stay, pages);
+    uint64_t small = atomic_exchange_explicit(&dirty->small, 0, memory_order_relaxed);
+    if (small > SMALL_PAGES)
+        gw_log_warn(&dirty->log, "dirty",
+                    "%" PRIu64
+                    " MiB of the guest's private memory are pinned in small pages, whose "
+                    "soft-dirty bits Linux does not clear: they are sent in every round (give it "
+                    "memory of a memfd, or on a boundary of 2 MiB where huge pages can be had)",
+                    small * GW_DIRTY_PAGE_BYTES >> 20);
 }
 
 static int soft_start(struct gw_dirty *dirty, struct gw_dirty_block *block, struct gw_error *err)
@@ -164,8 +152,8 @@ static int soft_start(struct gw_dirty *dirty, struct gw_dirty_block *block, stru
         gw_dirty_fail(dirty, block, rc, "clear the soft-dirty bits", err);
     if (rc == -EBUSY)
         gw_error_hint(err, "a process can have one migration tracked by soft-dirty at a time");
-    if (rc == 0 && atomic_load_explicit(&dirty->pins, memory_order_relaxed))
-        tell_what_stays(dirty, block);
+    if (rc == 0)
+        tell_what_stays(dirty);
     return rc;
 }
 

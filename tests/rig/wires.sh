@@ -27,6 +27,10 @@ if [ -n "${GODWIT_TEST_RIG:-}" ]; then # a gibibyte of device state takes minute
 fi
 run contract rig-contract "$wires" $patience
 run rules rig-rules "$wanted" $patience
+# Soft-dirty bits, which not every kernel has: this one does.
+soft='dirty.reports*/soft*:dirty.copy*/soft*:dirty.released*/soft*:dirty.system_calls*/soft*:dirty.block_that_was*/soft*'
+[ -z "${GODWIT_TEST_RIG:-}" ] || soft='dirty.*/soft*'
+run unit-ram rig-dirty "$soft" $patience
 run e2e rig-e2e "$wanted" $patience
 [ -z "$large" ] || GODWIT_TEST_FULL=1 run e2e rig-gibibyte "$large" 3600
 # A real guest, by KVM in emulation: here it is no excuse that there is none, or that its dirty ring is not sound,

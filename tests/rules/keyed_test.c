@@ -384,8 +384,18 @@ GW_TEST_EACH(keyed, a_hole_that_is_written_before_a_late_start_arrives, kinds)
 /* The kernel's own, where a device does pin. (The rig's kernel is too old for pagemap-scan.) Soft-dirty bits of
  * pinned private pages are not cleared, but where they are huge (Linux 5.12 and later: docs/decisions/0009): the
  * memory is made of small ones here. */
-static const char *const over_rdma[] = {"uffd_wp_anon_rdma", "uffd_wp_memfd_rdma",
-                                        "soft_dirty_anon_rdma", "soft_dirty_memfd_rdma", NULL};
+static const char *const over_rdma[] = {"uffd_wp_anon_rdma",     "uffd_wp_memfd_rdma",
+                                        "soft_dirty_anon_rdma",  "soft_dirty_memfd_rdma",
+                                        "soft_dirty_zeros_rdma", NULL};
+
+/* What was only read, a huge page of zeros where it can be. */
+static void add_zeros(struct pair *pair)
+{
+    pair_add_block(pair, "ram0", 64 * MIB, GW_BLOCK_ANON, 0);
+    const volatile unsigned char *host = pair->blocks[0].source;
+    for (uint64_t at = 0; at < 64 * MIB; at += 4096)
+        GW_EXPECT_EQ(host[at], 0);
+}
 
 GW_TEST_EACH(keyed, an_idle_guest_is_not_sent_again, over_rdma)
 {
@@ -398,10 +408,14 @@ GW_TEST_EACH(keyed, an_idle_guest_is_not_sent_again, over_rdma)
     begin(&pair, two_rounds, plain);
     snprintf(uri, sizeof(uri), "rdma:%s:0", address);
     pair.listen_uri = uri;
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-    pair_add_block(&pair, "ram0", 64 * MIB, strstr(param, "anon") ? GW_BLOCK_ANON : GW_BLOCK_MEMFD,
-                   100);
-    prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    if (strstr(param, "zeros")) {
+        add_zeros(&pair);
+    } else {
+        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+        pair_add_block(&pair, "ram0", 64 * MIB,
+                       strstr(param, "anon") ? GW_BLOCK_ANON : GW_BLOCK_MEMFD, 100);
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    }
     go(&pair);
     expect_moved(&pair);
     struct gw_stats stats = stats_of(pair.src);
