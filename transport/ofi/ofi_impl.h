@@ -89,7 +89,8 @@ static inline struct gw_ofi_domain *gw_ofi_domain_of(struct gw_domain *dom)
     return (struct gw_ofi_domain *)dom;
 }
 
-/* Around a call into the provider; costs nothing where the provider keeps its own order. */
+/* Around a call into the provider; costs nothing where the provider keeps its own order. A call may copy what
+ * has arrived, and so wait for first touch of memory: other endpoints and registrations wait as long. */
 static inline void gw_ofi_enter(struct gw_ofi_domain *d)
 {
     if (d->fabric.unlocked)
