@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* core/target.h - the target's engine, as its files share it: target_api.c (the embedder's side),
  * target.c (step, messages, telling, ending), target_setup.c (accepting to BLOCKS_OK), target_wires.c
- * (pages over another wire), target_keys.c (wishes), target_prefault.c (wishes as advice), target_load.c (the stream: join, revoke, digest, load),
- * target_devices.c (the table of devices: what it loads, and acknowledges), target_packets.c (what comes
- * beside the stream), target_settle.c (PREPARED to the outcome acknowledged).
+ * (pages over another wire), target_keys.c (wishes), target_prefault.c (wishes as advice), target_load.c
+ * (the stream: join, revoke, digest, load), target_devices.c (the table of devices: what it loads, and
+ * acknowledges), target_packets.c (what comes beside the stream), target_settle.c (PREPARED to the outcome
+ * acknowledged).
  *
  * Everything here belongs to the engine's thread, except what says otherwise. */
 #ifndef GW_CORE_TARGET_H
@@ -176,9 +177,8 @@ struct gw_target {
     bool building; /* the loop's thread: block_offered or blocks_ready runs */
     struct gw_target_job work;
 
-    struct gw_lending *lending; /* one-sided wires: keys (target_keys.c) */
-    struct gw_prefaulting
-        *prefaulting; /* target_prefault.c; NULL: registering populates, or nothing does */
+    struct gw_lending *lending;         /* one-sided wires: keys (target_keys.c) */
+    struct gw_prefaulting *prefaulting; /* NULL: registering populates, or nothing does */
 
     /* rounds */
     uint32_t fence;       /* the number being joined */

@@ -10,7 +10,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 /* So many chunks a block is cut into at least, so that the first write leaves after a small part of it
  * was pinned; and so many fit into a budget, so that there is a window to slide. */
