@@ -341,6 +341,7 @@ struct gw_params *pair_params(void)
     struct gw_params *params = gw_params_new();
     GW_ASSERT(params != NULL);
     GW_ASSERT_EQ(gw_params_set(params, "x-peer-timeout", "30000", NULL), 0);
+    GW_ASSERT_EQ(gw_params_set(params, "x-connect-timeout", "30000", NULL), 0);
     return params;
 }
 

@@ -69,8 +69,9 @@ struct pair {
     int source_rc, target_rc;
 };
 
-/* Parameters with half a minute's patience, for a test that sets others: the default of 2 s is short where
- * a machine has much else to do. To be freed. */
+/* Parameters with half a minute's patience, for a test that sets others: the defaults of 2 s of silence and of 5 s
+ * to connect (under the thread sanitizer tcp;ofi_rxm alone takes 2 of these) are short where a machine has
+ * much else to do. To be freed. */
 struct gw_params *pair_params(void);
 /* Adds guest memory at both ends, filled with a pattern of @fill percent non-zero pages. */
 void pair_add_block(struct pair *pair, const char *name, uint64_t bytes, enum gw_block_kind kind,
